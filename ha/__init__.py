@@ -1,0 +1,3 @@
+"""ha: a highly available SQLite."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,7 @@
+"""`python -m ha` is the `ha` command."""
+
+import sys
+
+from ha.cli.main import main
+
+sys.exit(main())

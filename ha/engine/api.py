@@ -1,0 +1,168 @@
+"""What protocols see of the engine: results, prepared statements, and the session's shape.
+
+:class:`SessionApi` is implemented by :class:`ha.engine.session.Session`; wires are typed
+against it, so that their codecs and servers can be tested without a database.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Protocol, TypeAlias
+
+from ha.core.values import Value
+
+Params: TypeAlias = Sequence[Value] | Mapping[str, Value] | None
+"""Positional (``?``, ``?1``), or by name without prefix (``:name``, ``$name``, ``@name``).
+A mapping whose names are all numbers (``$1`` → ``"1"``) is positional."""
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    sql: str
+    params: Params = None
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A result column. ``decltype`` as declared in CREATE TABLE, None for expressions;
+    ``table`` and ``origin`` name the column it comes from, None for expressions."""
+
+    name: str
+    decltype: str | None = None
+    table: str | None = None
+    origin: str | None = None
+
+
+class Kind(StrEnum):
+    """What a statement is, as SQLite's own parser and authorizer saw it."""
+
+    EMPTY = "empty"  # white space and comments
+    READ = "read"  # SELECT, VALUES, WITH … SELECT, EXPLAIN, pragmas that answer
+    WRITE = "write"  # INSERT, UPDATE, DELETE, REPLACE
+    DDL = "ddl"  # CREATE, DROP, ALTER, REINDEX, ANALYZE
+    BEGIN = "begin"
+    COMMIT = "commit"
+    ROLLBACK = "rollback"
+    SAVEPOINT = "savepoint"
+    RELEASE = "release"
+    ROLLBACK_TO = "rollback_to"
+    PRAGMA = "pragma"  # one that sets something, of the session or of the file
+    COMMAND = "command"  # SHOW DATABASES, SET DATABASE, HISTORY, UNDO …: ours, not SQLite's
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A statement that SQLite has parsed, but not run.
+
+    ``verb`` is its first keyword in upper case (``INSERT``, ``CREATE``…); ``parameters`` the
+    names without prefix, None for positional ones; ``remaining`` what follows its semicolon.
+    """
+
+    sql: str
+    kind: Kind
+    verb: str
+    columns: tuple[Column, ...] = ()
+    parameters: tuple[str | None, ...] = ()
+    remaining: str = ""
+
+
+@dataclass(slots=True)
+class Result:
+    """The outcome of one statement. ``columns`` is empty when it answers no rows."""
+
+    kind: Kind
+    verb: str = ""
+    columns: tuple[Column, ...] = ()
+    rows: list[tuple[Value, ...]] = field(default_factory=list)
+    rows_affected: int = 0
+    last_insert_id: int = 0
+
+
+class Status(StrEnum):
+    IDLE = "idle"
+    TRANSACTION = "transaction"
+    ABORTED = "aborted"  # the engine rolled it back (hold, SQLite): only ROLLBACK is taken
+
+
+class Rows(Protocol):
+    """An open result. Holds a read snapshot until it is closed; never blocks a writer."""
+
+    @property
+    def columns(self) -> tuple[Column, ...]: ...
+
+    async def fetch(self, count: int) -> list[tuple[Value, ...]]:
+        """The next rows, at most ``count``; an empty list at the end."""
+        ...
+
+
+class SessionApi(Protocol):
+    """One client's conversation. Not for use by two tasks at once, but for :meth:`cancel`.
+
+    All methods raise :class:`ha.core.errors.HaError` and nothing else.
+    """
+
+    @property
+    def status(self) -> Status: ...
+
+    @property
+    def database_id(self) -> str: ...
+
+    @property
+    def txseq(self) -> int:
+        """Sequence of the last transaction that this session wrote; 0 if none."""
+        ...
+
+    async def prepare(self, sql: str) -> Prepared:
+        """Parse the first statement of ``sql``; the rest is in ``remaining``. Runs nothing."""
+        ...
+
+    async def execute(
+        self, sql: str, params: Params = None, *, max_rows: int | None = None
+    ) -> Result:
+        """Run exactly one statement, whatever it is (BEGIN and our commands too).
+
+        Outside a transaction a write returns when it is in the log and in the database.
+        Raises TOO_LARGE when there are more than ``max_rows`` rows.
+        """
+        ...
+
+    async def transaction(
+        self, statements: Sequence[Statement], *, max_rows: int | None = None
+    ) -> list[Result]:
+        """Run all as one transaction, or none. Refused inside a transaction."""
+        ...
+
+    def query(self, sql: str, params: Params = None) -> AbstractAsyncContextManager[Rows]:
+        """Run one reading statement and fetch its rows piece by piece."""
+        ...
+
+    async def wait_for(self, txseq: int) -> None:
+        """Return when the database shows ``txseq``; raises STALE after a bound."""
+        ...
+
+    async def use_database(self, database_id: str) -> None:
+        """Switch to another database of the node. Refused inside a transaction."""
+        ...
+
+    def cancel(self) -> None:
+        """Interrupt the running statement, from any task: it raises CANCELLED."""
+        ...
+
+    async def aclose(self) -> None:
+        """Roll back what is open and give everything back. Never raises."""
+        ...
+
+
+class Sessions(Protocol):
+    """Where wires get their sessions from (the node's databases)."""
+
+    def session(self, database_id: str | None = None, *, protocol: str) -> SessionApi:
+        """A session on a database (None: the default one). Raises NOT_FOUND."""
+        ...
+
+    def database_ids(self) -> list[str]:
+        """The ids, the default first."""
+        ...

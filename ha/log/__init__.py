@@ -1,0 +1,1 @@
+"""The replicated log: one small interface, JetStream behind it, and one in memory."""

@@ -1,0 +1,194 @@
+"""The replicated log of one database, as the commit path sees it.
+
+Behind it stands JetStream (:mod:`ha.log.jetstream`), one in memory (:mod:`ha.log.memory`),
+or the simulator's. A log is the messages of one subject of a stream: its sequences grow, with
+holes where other databases' messages stand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """A message to publish. ``expect_last``: refuse unless this is the subject's last sequence."""
+
+    message_id: str
+    payload: bytes
+    expect_last: int | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A message in the log. ``time_ns`` is the broker's, in Unix nanoseconds."""
+
+    sequence: int
+    message_id: str
+    payload: bytes
+    time_ns: int
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Ack:
+    """``duplicate``: the id was known; ``sequence`` is where the first one stands."""
+
+    sequence: int
+    duplicate: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LogState:
+    """``epoch`` names the stream's incarnation; sequences are 0 while there is no message.
+
+    ``first`` and ``last`` bound the stream (any subject); ``subject_first`` and
+    ``subject_last`` this log.
+    """
+
+    epoch: str
+    first: int
+    last: int
+    subject_first: int
+    subject_last: int
+
+
+class LogError(Exception):
+    """A publish or look-up failed; whether it reached the log is not known."""
+
+
+class NotSent(LogError):
+    """Certain: nothing was sent, the log does not hold it."""
+
+
+class Refused(NotSent):
+    """Certain: the broker refused the message (a limit, no space)."""
+
+
+class WrongLast(Refused):
+    """``expect_last`` did not hold. ``last`` is the subject's last sequence, when told."""
+
+    def __init__(self, message: str, last: int | None = None) -> None:
+        super().__init__(message)
+        self.last = last
+
+
+class LogReset(LogError):
+    """The subscription cannot go on without a gap: the stream was made anew, or purged."""
+
+
+AckCallback = Callable[[int, Ack | LogError], None]
+
+
+class Subscription(Protocol):
+    """The messages of the log after a position, in order, without gaps or repetitions."""
+
+    async def receive(self) -> Sequence[Entry]:
+        """At least one entry, and all that have arrived. Raises LogReset."""
+        ...
+
+    def receive_nowait(self) -> Sequence[Entry]:
+        """What has arrived, maybe nothing. Raises LogReset."""
+        ...
+
+
+class Log(Protocol):
+    """One database's log. Safe for use by many tasks of one trio run."""
+
+    @property
+    def subject(self) -> str: ...
+
+    @property
+    def max_payload(self) -> int:
+        """Bytes that one message may carry, headers not counted."""
+        ...
+
+    @property
+    def connected(self) -> bool: ...
+
+    async def wait_connected(self) -> None:
+        """Returns when publishing is possible."""
+        ...
+
+    async def wait_disconnected(self) -> None:
+        """Returns when the connection is lost (at once if there is none)."""
+        ...
+
+    def publish(self, messages: Sequence[Outgoing], on_ack: AckCallback) -> None:
+        """Send all, in order, in one go; nothing is awaited, nothing is buffered while offline.
+
+        ``on_ack(index, outcome)`` is called later in the trio thread, at most once a message,
+        in any order; never when the ack is lost. Raises NotSent if there is no connection.
+        """
+        ...
+
+    async def publish_one(self, message: Outgoing, timeout: float) -> Ack:  # noqa: ASYNC109
+        """Publish and wait for the ack, ``timeout`` seconds at most.
+
+        Raises NotSent, Refused, WrongLast, or LogError when the outcome is not known.
+        """
+        ...
+
+    def subscribe(self, after: int) -> AbstractAsyncContextManager[Subscription]:
+        """Entries with a sequence greater than ``after``. It survives reconnects by itself."""
+        ...
+
+    async def state(self) -> LogState:
+        """Raises LogError when the broker does not answer."""
+        ...
+
+    async def entry(self, sequence: int) -> Entry | None:
+        """The message at ``sequence``; None if there is none (any more) or it is another subject's."""
+        ...
+
+    def history(self, first: int, last: int | None = None) -> AsyncIterator[Entry]:
+        """Entries with first ≤ sequence ≤ last (default: the last one there is), in order."""
+        ...
+
+    async def sequence_at(self, time_ns: int) -> int:
+        """The first sequence whose broker time is ≥ ``time_ns``; last + 1 if there is none."""
+        ...
+
+    async def mark(self, sequence: int) -> None:
+        """Let the node's durable consumer show that ``sequence`` is applied. Never blocks long."""
+        ...
+
+
+class SnapshotInfo(Protocol):
+    """A snapshot in the object store."""
+
+    sequence: int
+    size: int
+    headers: dict[str, str]
+
+
+class Broker(Protocol):
+    """What a node holds: one connection, one stream, many logs.
+
+    Used as an async context manager by the node; ``log()`` may be called for any number of
+    databases.
+    """
+
+    async def log(self, database_id: str) -> Log:
+        """The log of a database; its durable consumer exists afterwards."""
+        ...
+
+    async def consumers(self, database_id: str) -> list[dict[str, object]]:
+        """JetStream's consumer info, as JSON, of all consumers of the database's subject."""
+        ...
+
+    async def delete_consumer(self, database_id: str, name: str) -> bool: ...
+
+    async def put_snapshot(
+        self, database_id: str, chunks: AsyncIterator[bytes], headers: dict[str, str]
+    ) -> None:
+        """Whole or not at all: the former one stays readable until this one is."""
+        ...
+
+    async def snapshot_headers(self, database_id: str) -> dict[str, str] | None: ...
+
+    def get_snapshot(self, database_id: str) -> AsyncIterator[bytes]: ...

@@ -1,0 +1,1 @@
+"""SQLite through APSW: connections, capture of changes, apply, control tables. One writer, many readers."""
