@@ -10,7 +10,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Protocol
+
+from ha.core.errors import Code, HaError
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +64,7 @@ class LogError(Exception):
     """A publish or look-up failed; whether it reached the log is not known."""
 
 
-class NotSent(LogError):
+class NotSent(LogError):  # noqa: N818
     """Certain: nothing was sent, the log does not hold it."""
 
 
@@ -77,8 +80,32 @@ class WrongLast(Refused):
         self.last = last
 
 
-class LogReset(LogError):
-    """The subscription cannot go on without a gap: the stream was made anew, or purged."""
+class ResetReason(StrEnum):
+    """Why a position in the log is no longer good."""
+
+    EPOCH = "epoch"  # the stream was deleted and made anew: another log
+    BEHIND = "behind"  # the stream ends before the position: it lost messages, or was restored
+    TRUNCATED = "truncated"  # messages after the position may have been dropped (age, purge)
+
+
+class LogReset(LogError):  # noqa: N818
+    """The subscription cannot go on without a gap. ``reason`` tells why.
+
+    After TRUNCATED the stream is still the same one: a node that has (or fetches) the state
+    before ``first``, the stream's first sequence, may subscribe again from ``first - 1``.
+    """
+
+    def __init__(self, message: str, reason: ResetReason, first: int = 0) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.first = first
+
+
+class NodeNameTaken(HaError):  # noqa: N818
+    """Another live node of this name serves the database: one of them must be renamed."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(Code.ALREADY_EXISTS, message)
 
 
 AckCallback = Callable[[int, Ack | LogError], None]
@@ -122,7 +149,8 @@ class Log(Protocol):
         """Send all, in order, in one go; nothing is awaited, nothing is buffered while offline.
 
         ``on_ack(index, outcome)`` is called later in the trio thread, at most once a message,
-        in any order; never when the ack is lost. Raises NotSent if there is no connection.
+        in any order; never when the ack is lost. Raises NotSent if there is no connection, and
+        Refused (then nothing is sent at all) if a payload is larger than :attr:`max_payload`.
         """
         ...
 
@@ -142,7 +170,7 @@ class Log(Protocol):
         ...
 
     async def entry(self, sequence: int) -> Entry | None:
-        """The message at ``sequence``; None if there is none (any more) or it is another subject's."""
+        """The message at ``sequence``; None if there is none (any more), or it is not ours."""
         ...
 
     def history(self, first: int, last: int | None = None) -> AsyncIterator[Entry]:
