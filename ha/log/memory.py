@@ -262,7 +262,8 @@ class MemoryBroker:
             if durable.holder is self:
                 durable.holder = None
         self._nursery.cancel_scope.cancel()
-        await self._nursery_manager.__aexit__(kind, error, trace)
+        # Not told of the error: it goes on as it is, not in a group.
+        await self._nursery_manager.__aexit__(None, None, None)
 
     @property
     def connected(self) -> bool:
