@@ -298,7 +298,7 @@ def _databases(config: Config, names: Sequence[str]) -> tuple[Dsn, ...]:
     if clash is not None:
         raise UsageError(
             f"the databases {clash[0]!r} and {clash[1]!r} cannot be served together: "
-            "their ids name the same place in the log; rename one"
+            "one id or one place in the log would mean both; rename one"
         )
     return tuple(databases)
 
@@ -329,7 +329,7 @@ def _check_database(dsn: Dsn, config: Config) -> None:
         folder = os.path.dirname(path) or "."
         if not os.path.isdir(folder):
             raise UsageError(f"the database {_clip(path)} lies in a folder that does not exist")
-        if dict(dsn.uri).get("mode") == "rw" and not os.path.exists(path):
+        if not dsn.create and not os.path.exists(path):
             raise UsageError(f"the database {_clip(path)} does not exist, and has mode=rw")
     sync = dsn.pragma("synchronous")
     if config.durability is Durability.FULL and sync in ("OFF", "NORMAL"):

@@ -30,13 +30,15 @@ class Dsn:
 
     ``path`` is the file. With ``memory`` there is no file to keep: ``path`` gives the name
     alone, and ``source``, unless None, the file whose content is loaded first if it exists.
-    ``uri`` holds the parameters that SQLite itself is to see; ``pragmas`` what each connection
+    Without ``create`` (``mode=rw``) the file must be there already. ``uri`` holds the parameters
+    that SQLite itself is to see, whatever a connection is for; ``pragmas`` what each connection
     sets when it opens, names in lower case, each name once.
     """
 
     path: str
     memory: bool = False
     source: str | None = None
+    create: bool = True
     uri: tuple[tuple[str, str], ...] = ()
     pragmas: tuple[tuple[str, str], ...] = ()
 
@@ -102,13 +104,13 @@ def parse_dsn(text: str, db_params: str = "", *, memory: bool = False) -> Dsn:
         _refuse(f"the database {text!r} has no file name that could be its id")
     in_memory = memory or private
     _check_uri(uri, in_memory)
-    if in_memory:
-        uri = {}
+    kept = {} if in_memory else {k: v for k, v in uri.items() if k not in ("mode", "cache")}
     return Dsn(
         path=path,
         memory=in_memory,
         source=path if memory and not private else None,
-        uri=tuple(uri.items()),
+        create=in_memory or uri.get("mode") != "rw",
+        uri=tuple(kept.items()),
         pragmas=tuple((common.pragmas | own.pragmas).items()),
     )
 
@@ -176,7 +178,9 @@ def _integer(low: int, high: int) -> Callable[[str], str]:
     def check(value: str) -> str:
         if re.fullmatch(r"[+-]?[0-9]{1,19}", value) and low <= int(value) <= high:
             return str(int(value))
-        raise ValueError(f"an integer of at least {low}" if high == _MAX else f"{low} to {high}")
+        raise ValueError(
+            f"a number of at least {low}" if high == _MAX else f"a number from {low} to {high}"
+        )
 
     return check
 
