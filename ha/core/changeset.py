@@ -35,11 +35,12 @@ class Identify(StrEnum):
     FULL = "full"  # by all old values
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Change:
     """One row changed, or one statement run. Values stand in the order of ``columns``.
 
-    ``old_rowid``/``new_rowid`` are None for tables WITHOUT ROWID and for messages that left
+    A value, never changed after it is made; not frozen, since that would make it four times as
+    slow to build, and there is one for each row. ``old_rowid``/``new_rowid`` are None for tables WITHOUT ROWID and for messages that left
     them out. ``columns`` names stored columns only, never generated ones.
     """
 
@@ -216,7 +217,7 @@ def _decode_message(raw: Any) -> ChangeSet:
     ours = raw.get("ha")
     node = _text(raw, "node")
     process_id = _integer(raw, "process_id")
-    changes = tuple(_decode_change(c) for c in raw.get("changes") or ())
+    changes = tuple(decode_change(c) for c in raw.get("changes") or ())
     if ours is None:
         return ChangeSet(
             node=node,
@@ -243,14 +244,16 @@ def _decode_message(raw: Any) -> ChangeSet:
         after=_optional_integer(ours, "after"),
         identify=Identify(ours.get("identify", Identify.PK.value)),
         virtual=tuple(str(v) for v in ours.get("virtual", ())),
-        sequences=tuple(SequenceChange(str(t), old, new) for t, old, new in ours.get("sequences", ())),
+        sequences=tuple(
+            SequenceChange(str(t), old, new) for t, old, new in ours.get("sequences", ())
+        ),
         target=_optional_integer(ours, "target"),
         snapshot=_optional_integer(ours, "snapshot"),
         extra={k: v for k, v in ours.items() if k not in _OURS},
     )
 
 
-def _decode_change(raw: Any) -> Change:
+def decode_change(raw: Any) -> Change:
     if not isinstance(raw, dict):
         raise FormatError(f"a change is a JSON object, not {type(raw).__name__}")
     operation = Operation(_text(raw, "operation"))

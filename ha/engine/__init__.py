@@ -1,1 +1,1 @@
-"""What every protocol calls: sessions, and the commit path that keeps each file a fold of its log."""
+"""What every protocol calls: sessions, and the commit path that keeps files folds of logs."""

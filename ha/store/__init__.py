@@ -1,1 +1,1 @@
-"""SQLite through APSW: connections, capture of changes, apply, control tables. One writer, many readers."""
+"""SQLite through APSW: connections, capture of changes, apply, control tables."""

@@ -1,0 +1,63 @@
+"""Which messages of a log count: the part of the fold that looks at no row.
+
+All nodes come to the same verdict, since it follows from the log before the message alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from ha.core.changeset import ChangeSet
+
+
+class Verdict(StrEnum):
+    """What the fold does with a message."""
+
+    APPLY = "apply"
+    REPEATED = "repeated"  # its number is not beyond the last one of its process
+    HOLE = "hole"  # the message of its batch that it builds on is missing, or did not count
+    STALE = "stale"  # a virtual table changed after the state on which it ran
+    FOREIGN = "foreign"  # it belongs to another database
+    FAILED = "failed"  # its statements do not work on the state they met
+    SKIPPED = "skipped"  # an operator let all nodes pass over it
+    INTERCEPTED = "intercepted"  # an interceptor said so
+
+    @property
+    def counts(self) -> bool:
+        return self is Verdict.APPLY
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """Of the message's process: the last number in the log, and the last that counted."""
+
+    number: int
+    applied: int
+
+
+@dataclass(frozen=True, slots=True)
+class VirtualSeen:
+    """The message that last changed a virtual table."""
+
+    sequence: int
+    node: str
+    process_id: int
+    base: int
+
+
+def judge(cs: ChangeSet, uuid: str | None, seen: Seen, virtual: list[VirtualSeen]) -> Verdict:
+    """``uuid``: of the database, None if not known; ``virtual``: of the tables it names."""
+    if cs.uuid is not None and uuid is not None and cs.uuid != uuid:
+        return Verdict.FOREIGN
+    if cs.origin is None:
+        return Verdict.APPLY
+    if cs.origin.number <= seen.number:
+        return Verdict.REPEATED
+    if cs.after is not None and seen.applied != cs.after:
+        return Verdict.HOLE
+    for last in virtual:
+        same_batch = (last.node, last.process_id, last.base) == (cs.node, cs.process_id, cs.base)
+        if not same_batch and last.sequence > (cs.base or 0):
+            return Verdict.STALE
+    return Verdict.APPLY

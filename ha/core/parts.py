@@ -1,0 +1,107 @@
+"""Big transactions in parts: one message each, one place in the log, the last part's.
+
+Every part is a message of the usual format with a slice of the changes, so that an existing
+node still reads it (though as transactions of its own). A change too big for one message
+travels as pieces of its JSON text. Members of ``ha``: ``part`` [index, count]; ``piece`` a
+base64 slice, ``more`` true while the change is not complete.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from ha.core.changeset import Change, ChangeSet, FormatError, decode_change, encode, encode_change
+
+HEADROOM = 1_024
+"""Bytes of a message that the envelope may take beside its changes."""
+_CHANGES_A_PART = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Index from 0, and how many there are."""
+
+    index: int
+    count: int
+
+    @property
+    def last(self) -> bool:
+        return self.index == self.count - 1
+
+
+def part_of(cs: ChangeSet) -> Part | None:
+    """The part that a message is, None if it is whole. Raises FormatError."""
+    raw = cs.extra.get("part")
+    if raw is None:
+        return None
+    if (
+        not isinstance(raw, list)
+        or len(raw) != 2
+        or not all(type(n) is int for n in raw)
+        or not 0 <= raw[0] < raw[1]
+    ):
+        raise FormatError(f"bad part: {raw!r}")
+    return Part(raw[0], raw[1])
+
+
+def encode_all(cs: ChangeSet, limit: int) -> list[bytes]:
+    """The messages that carry ``cs``, none longer than ``limit`` bytes: one, if it fits."""
+    if len(cs.changes) <= _CHANGES_A_PART:
+        whole = encode(cs)
+        if len(whole) <= limit:
+            return [whole]
+    overhead = len(encode(cs.with_changes(()))) + HEADROOM
+    room = limit - overhead
+    if room < HEADROOM:
+        raise ValueError(f"messages of {limit} bytes are too small")
+    slices: list[tuple[tuple[Change, ...], dict[str, object]]] = []
+    for start in range(0, len(cs.changes), _CHANGES_A_PART):
+        slices.extend(_split(cs.changes[start : start + _CHANGES_A_PART], room))
+    count = len(slices)
+    return [
+        encode(replace(cs, changes=changes, extra={**cs.extra, **extra, "part": [i, count]}))
+        for i, (changes, extra) in enumerate(slices)
+    ]
+
+
+def _split(
+    changes: Sequence[Change], room: int
+) -> Iterator[tuple[tuple[Change, ...], dict[str, object]]]:
+    text = json.dumps([encode_change(c) for c in changes], separators=(",", ":"))
+    if len(text) <= room:
+        yield tuple(changes), {}
+    elif len(changes) > 1:
+        half = len(changes) // 2
+        yield from _split(changes[:half], room)
+        yield from _split(changes[half:], room)
+    else:
+        data = text[1:-1].encode("ascii")
+        step = room * 3 // 4 - 3
+        for start in range(0, len(data), step):
+            piece = base64.b64encode(data[start : start + step]).decode("ascii")
+            yield (), {"piece": piece, "more": start + step < len(data)}
+
+
+def changes_of(parts: Iterable[ChangeSet]) -> Iterator[tuple[Change, ...]]:
+    """The changes of all parts, a part at a time, pieces put together. Raises FormatError."""
+    pieces: list[bytes] = []
+    for cs in parts:
+        piece = cs.extra.get("piece")
+        if piece is None:
+            if pieces:
+                raise FormatError("a change in pieces has no end")
+            yield cs.changes
+            continue
+        try:
+            pieces.append(base64.b64decode(piece, validate=True))
+            if not cs.extra.get("more"):
+                change = decode_change(json.loads(b"".join(pieces)))
+                pieces = []
+                yield (change,)
+        except (ValueError, TypeError) as error:
+            raise FormatError(f"broken piece of a change: {error}") from error
+    if pieces:
+        raise FormatError("a change in pieces has no end")

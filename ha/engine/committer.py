@@ -1,0 +1,854 @@
+"""The commit path of one database: the file is always a fold of its log.
+
+One task owns the order. It executes a batch of waiting transactions inside one open SQLite
+transaction, publishes their messages together, and watches the database's own subscription.
+If the next messages of the log are exactly this batch, it commits, the new position inside,
+and answers the clients. If another node's message came in between, or a publish failed, it
+rolls back and applies from the log, its own messages like anybody's. So the file never holds
+anything but ``fold(n)``, and a crash at any point needs no special case.
+
+What a publish did is always settled before a client is told ``not_written``: by the log
+itself, by the broker's refusal, or by a void message that takes the same message id and
+number, of which only the first in the log counts.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import apsw
+import trio
+
+from ha.core.changeset import ChangeSet, FormatError, Identify, Kind, Operation, Origin, decode
+from ha.core.errors import Code, HaError
+from ha.core.fold import Verdict
+from ha.core.parts import encode_all
+from ha.engine.batch import run_batch
+from ha.engine.identity import Mismatch, check_identity
+from ha.engine.runtime import Runtime
+from ha.engine.turn import Turn
+from ha.engine.unit import Stage, Unit
+from ha.log.api import Ack, Entry, Log, LogError, LogReset, NotSent, Outgoing, ResetReason
+from ha.store import control
+from ha.store.executor import Executor
+from ha.store.fold import Fold, Folded, Halt
+from ha.store.sqlite_errors import from_sqlite
+
+logger = logging.getLogger(__name__)
+
+INLINE_BYTES = 64 * 1024
+"""Bytes of messages that are applied on the event loop; more go to a thread."""
+APPLY_ENTRIES = 512
+APPLY_BYTES = 4 * 1024 * 1024
+"""Bounds of one SQLite transaction of foreign messages, so that catching up shows progress."""
+
+
+@dataclass(frozen=True, slots=True)
+class CommitOptions:
+    """Bounds of the commit path. Times in seconds."""
+
+    node: str
+    publish_timeout: float = 15.0
+    transaction_hold: float = 5.0
+    writer_patience: float = 15.0
+    batch_units: int = 256
+    identify: Identify = Identify.PK
+    ddl_sync: bool = True
+    retries: int = 10
+
+
+@dataclass(slots=True)
+class Counters:
+    """For metrics; they only grow."""
+
+    published: int = 0
+    applied: int = 0
+    batches: int = 0
+    replayed: int = 0
+    ignored: int = 0
+    dead_letters: int = 0
+
+
+@dataclass(slots=True)
+class Flight:
+    """A batch whose messages are under way. ``progress``: trio's time of the last sign of life."""
+
+    units: list[Unit]
+    ids: list[str]
+    progress: float
+    refused: bool = False
+    acked: int = 0
+
+
+class Committer:
+    """Owns the writer of one database. Run :meth:`run` in a nursery; then submit units."""
+
+    def __init__(
+        self,
+        database_id: str,
+        log: Log,
+        executor: Executor,
+        fold: Fold,
+        options: CommitOptions,
+        runtime: Runtime,
+        on_schema_change: Callable[[], None],
+        intercepting: bool = False,
+    ) -> None:
+        self.database_id = database_id
+        self.counters = Counters()
+        self.process_id = runtime.random.getrandbits(53)
+        self._log = log
+        self._executor = executor
+        self._fold = fold
+        self._options = options
+        self._runtime = runtime
+        self._on_schema_change = on_schema_change
+        self._intercepting = intercepting
+        self._number = 0
+        self._queue: deque[Unit] = deque()
+        self._turns: deque[Turn] = deque()
+        self._turn: Turn | None = None
+        self._inbox: deque[Entry] = deque()
+        self._under_way: dict[str, Unit] = {}
+        self._flight: Flight | None = None
+        self._wake = trio.Event()
+        self._applied_changed = trio.Event()
+        self._position_changed = trio.Event()
+        self._reset: LogReset | None = None
+        self._verify = False
+        self._stopping = False
+        self._skips: set[int] = set()
+        self.problem: HaError | None = None
+        """Why the database refuses writes; None while all is well."""
+        self.halted_at: int | None = None
+        self.severed: str | None = None
+        self.applied = fold.position.applied
+
+    # --- for sessions ----------------------------------------------------------------
+
+    async def submit(self, unit: Unit) -> Unit:
+        """Let ``unit`` be executed and committed. Returns when it is DONE; raises its error.
+
+        If the caller is cancelled before the unit ran, it never runs; afterwards it runs to
+        its end without the caller.
+        """
+        self._check()
+        self._queue.append(unit)
+        self._notify()
+        try:
+            await unit.done.wait()
+        except trio.Cancelled:
+            if unit.stage is Stage.WAITING:
+                self._queue.remove(unit)
+            raise
+        if unit.error is not None:
+            raise unit.error
+        return unit
+
+    def cancel(self, unit: Unit) -> None:
+        """Interrupt ``unit`` if its statements have not all run yet."""
+        if unit.stage is Stage.WAITING and unit in self._queue:
+            self._queue.remove(unit)
+            unit.fail(HaError(Code.CANCELLED, "the statement was cancelled"))
+        elif self._executor.current is unit:
+            self._executor.connection.interrupt()
+
+    async def take_turn(self, turn: Turn) -> None:
+        """Wait until the writer belongs to ``turn``; raises BUSY after a bound."""
+        self._check()
+        self._turns.append(turn)
+        self._notify()
+        try:
+            with trio.move_on_after(self._options.writer_patience) as scope:
+                await turn.granted.wait()
+        except trio.Cancelled:
+            self._withdraw(turn)
+            raise
+        if scope.cancelled_caught and not turn.granted.is_set():
+            self._withdraw(turn)
+            raise HaError(
+                Code.BUSY,
+                f"another transaction kept the writer for {self._options.writer_patience:g} s",
+                hint="try again",
+            )
+        if turn.error is not None:
+            raise turn.error
+
+    def _withdraw(self, turn: Turn) -> None:
+        if turn in self._turns:
+            self._turns.remove(turn)
+        turn.release()
+
+    async def wait_applied(self, sequence: int) -> None:
+        """Return when the file contains the log up to ``sequence``."""
+        while self.applied < sequence:
+            await self._applied_changed.wait()
+
+    def _check(self) -> None:
+        if self.problem is not None:
+            raise self.problem
+        if self._stopping:
+            raise HaError(Code.UNAVAILABLE, "the node is stopping", hint="use another node")
+
+    # --- life ------------------------------------------------------------------------
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Follow the log until cancelled."""
+        while True:
+            self._inbox.clear()
+            self._reset = None
+            async with (
+                self._log.subscribe(self._fold.position.applied) as subscription,
+                trio.open_nursery() as nursery,
+            ):
+                nursery.start_soon(self._pump, subscription.receive)
+                nursery.start_soon(self._watch_connection)
+                task_status.started()
+                task_status = trio.TASK_STATUS_IGNORED
+                await self._loop()
+                nursery.cancel_scope.cancel()
+            await self._after_reset()
+
+    async def stop(self) -> None:
+        """Refuse new work, and return when what is under way is done."""
+        self._stopping = True
+        while (
+            self._queue
+            or self._flight
+            or self._turn
+            or any(u.stage is not Stage.DONE for u in self._under_way.values())
+        ):
+            self._notify()
+            await self._position_changed.wait()
+
+    async def _pump(self, receive: Callable[[], object]) -> None:
+        while True:
+            try:
+                entries = await receive()  # type: ignore[misc]
+            except LogReset as reset:
+                self._reset = reset
+                self._notify()
+                return
+            self._inbox.extend(entries)
+            self._notify()
+
+    async def _watch_connection(self) -> None:
+        while True:
+            await self._log.wait_disconnected()
+            self._verify = True
+            self._notify()
+            await self._log.wait_connected()
+            self._notify()
+
+    def _notify(self) -> None:
+        self._wake.set()
+
+    async def _sleep(self, deadline: float = float("inf")) -> bool:
+        """Wait for a notification; False when ``deadline`` came first."""
+        with trio.move_on_at(deadline):
+            await self._wake.wait()
+        rung = self._wake.is_set()
+        self._wake = trio.Event()
+        return rung
+
+    # --- the loop --------------------------------------------------------------------
+
+    async def _loop(self) -> None:
+        """Returns when the subscription must be made anew."""
+        while True:
+            if self._reset is not None or self.severed is not None:
+                return
+            if self._verify and self._log.connected:
+                await self._verify_identity()
+            elif self._inbox and self.halted_at is None:
+                await self._apply_inbox()
+            elif self.halted_at is not None and self._find_skip():
+                self.halted_at = None
+                self.problem = None
+            elif self._under_way:
+                await self._settle()
+            elif self.problem is not None:
+                self._fail_waiting(self.problem)
+                await self._sleep()
+            elif not self._log.connected and (self._queue or self._turns):
+                await self._wait_for_connection()
+            elif self._turns:
+                await self._serve_turn(self._turns.popleft())
+            elif self._queue:
+                await self._batch()
+            else:
+                self._signal_position()
+                await self._sleep()
+
+    def _signal_position(self) -> None:
+        self._position_changed.set()
+        self._position_changed = trio.Event()
+
+    def _fail_waiting(self, error: HaError) -> None:
+        while self._queue:
+            self._queue.popleft().fail(error)
+        while self._turns:
+            self._turns.popleft().deny(error)
+
+    async def _wait_for_connection(self) -> None:
+        """Nothing has been sent: whoever waits too long learns so for certain."""
+        now = trio.current_time()
+        error = HaError(
+            Code.NOT_WRITTEN,
+            f"the log was not in reach for {self._options.publish_timeout:g} s",
+            hint="nothing was written; try again when the node is connected (GET /readyz)",
+        )
+        for unit in [u for u in self._queue if u.deadline <= now]:
+            self._queue.remove(unit)
+            unit.fail(error)
+        for turn in [t for t in self._turns if t.deadline <= now]:
+            self._turns.remove(turn)
+            turn.deny(error)
+        waiting = [u.deadline for u in self._queue] + [t.deadline for t in self._turns]
+        if waiting:
+            await self._sleep(min(waiting))
+
+    # --- foreign messages ------------------------------------------------------------
+
+    async def _apply_inbox(self) -> None:
+        entries: list[Entry] = []
+        size = 0
+        while self._inbox and len(entries) < APPLY_ENTRIES and size < APPLY_BYTES:
+            entry = self._inbox.popleft()
+            entries.append(entry)
+            size += len(entry.payload)
+        skipped = frozenset(self._skips)
+        fold = self._fold
+        try:
+            folded = await self._runtime.run(
+                fold.connection,
+                lambda: fold.apply(entries, skipped),
+                fold.connection.rollback,
+                long=size > INLINE_BYTES,
+            )
+        except Halt as halt:
+            self._applied(halt.before)
+            position = entries.index(halt.entry)
+            self._inbox.extendleft(reversed(entries[position:]))
+            self._halt(halt)
+        except HaError as error:
+            self._inbox.extendleft(reversed(entries))
+            await self._stuck(error)
+        else:
+            if self.problem is not None and self.halted_at is None:
+                self.problem = None
+            self._applied(folded)
+
+    def _applied(self, folded: list[Folded]) -> None:
+        schema = False
+        for one in folded:
+            schema = schema or one.schema
+            self.counters.applied += 1
+            if not one.verdict.counts:
+                self.counters.ignored += 1
+            unit = self._under_way.pop(one.entry.message_id, None)
+            if unit is not None and one.entry.message_id == unit.last_id:
+                self._resolve(unit, one)
+        self._moved(self._fold.position.applied, schema)
+
+    def _moved(self, sequence: int, schema: bool) -> None:
+        if schema:
+            self._on_schema_change()
+        self.applied = sequence
+        self._applied_changed.set()
+        self._applied_changed = trio.Event()
+
+    def _resolve(self, unit: Unit, folded: Folded) -> None:
+        """``unit``'s message was met in the log, on the way of everybody's."""
+        if unit.stage is Stage.DONE:
+            return
+        sequence = folded.entry.sequence
+        if folded.kind is Kind.VOID:
+            unit.fail(_not_written("its publish was never acknowledged, and was made void"))
+        elif folded.verdict.counts:
+            unit.succeed(sequence)
+        elif folded.verdict in (Verdict.HOLE, Verdict.STALE) and self._again(unit):
+            pass
+        elif folded.verdict is Verdict.HOLE or folded.verdict is Verdict.REPEATED:
+            unit.fail(_not_written("a transaction on which it was built was not written"))
+        elif folded.verdict is Verdict.STALE:
+            unit.fail(
+                HaError(
+                    Code.SERIALIZATION_FAILURE,
+                    "a virtual table changed on another node at the same time",
+                    hint="run the transaction again",
+                    sequence=sequence,
+                )
+            )
+        else:
+            unit.fail(
+                HaError(
+                    Code.NOT_APPLIED,
+                    f"the transaction is in the log at {sequence}, but it did not apply after"
+                    f" what other nodes had written: {folded.reason or folded.verdict.value}",
+                    sequence=sequence,
+                )
+            )
+
+    def _again(self, unit: Unit) -> bool:
+        if not unit.again or unit.tries >= self._options.retries or self._stopping:
+            return False
+        unit.reset()
+        unit.tries += 1
+        self._queue.appendleft(unit)
+        return True
+
+    def _halt(self, halt: Halt) -> None:
+        self.counters.dead_letters += 1
+        self.halted_at = halt.entry.sequence
+        self.problem = HaError(
+            Code.UNAVAILABLE,
+            f"the message at {halt.entry.sequence} cannot be applied: {halt.reason}",
+            hint="see GET /replications/dead-letters; mend its cause and restart, or skip it on"
+            f" all nodes with POST /replications/dead-letters/{halt.entry.sequence}/skip",
+            sequence=halt.entry.sequence,
+        )
+        logger.error("halted at %d: %s", halt.entry.sequence, halt.reason)
+
+    def _find_skip(self) -> bool:
+        """Has a message further on let all nodes pass over the one we stand before?"""
+        for entry in self._inbox:
+            if b'"skip"' not in entry.payload:
+                continue
+            try:
+                cs = decode(entry.payload)
+            except FormatError:
+                continue
+            if cs.kind is Kind.SKIP and cs.target is not None and cs.target == self.halted_at:
+                self._skips.add(cs.target)
+                return True
+        return False
+
+    async def _stuck(self, error: HaError) -> None:
+        """SQLite cannot take what the log holds (disk full, I/O): refuse, and try again."""
+        self.problem = HaError(
+            Code.UNAVAILABLE,
+            f"the log cannot be applied at {self.applied}: {error.message}",
+            hint="the node goes on by itself when the cause is gone",
+        )
+        logger.error("cannot apply after %d: %s", self.applied, error.message)
+        self._fail_waiting(self.problem)
+        await trio.sleep(1)
+
+    # --- own transactions ------------------------------------------------------------
+
+    async def _batch(self) -> None:
+        units: list[Unit] = []
+        while self._queue and len(units) < self._options.batch_units:
+            if self._queue[0].local_ddl and units:
+                break
+            unit = self._queue.popleft()
+            unit.stage = Stage.RUNNING
+            units.append(unit)
+            if unit.local_ddl:
+                break
+        executor = self._executor
+        size = sum(len(u.statements) for u in units)
+        try:
+            await self._runtime.run(
+                executor.connection,
+                lambda: run_batch(executor, units),
+                executor.connection.rollback,
+                long=size > 2_000,
+            )
+        except HaError as error:
+            executor.connection.rollback()
+            for unit in units:
+                unit.fail(error)
+            return
+        if units[0].local_ddl:
+            self._commit_local(units[0])
+            return
+        writers = [u for u in units if u.captured is not None]
+        if not writers:
+            executor.connection.rollback()
+            for unit in units:
+                self._answer(unit)
+            return
+        await self._publish(executor, units, writers)
+
+    async def _publish(self, executor: Executor, units: list[Unit], writers: list[Unit]) -> None:
+        """Send the batch, and commit it if the log has it next; else leave it to the log."""
+        flight = Flight(units, [], trio.current_time())
+        after: int | None = None
+        messages: list[Outgoing] = []
+        for unit in writers:
+            try:
+                unit.messages = await self._encode(unit, after)
+            except HaError as error:
+                # Those after it may have seen its effects: they are executed again.
+                executor.connection.rollback()
+                unit.fail(error)
+                self._requeue([u for u in units if u.stage is not Stage.DONE])
+                return
+            after = unit.number
+            messages.extend(unit.messages)
+        flight.ids = [m.message_id for m in messages]
+        owners = [u for u in writers for _ in u.messages]
+        try:
+            self._log.publish(messages, lambda i, outcome: self._on_ack(flight, owners[i], outcome))
+        except NotSent as error:
+            executor.connection.rollback()
+            self._requeue(units, _not_written(str(error)))
+            await self._sleep(trio.current_time() + 0.1)
+            return
+        self._flight = flight
+        self.counters.batches += 1
+        self.counters.published += len(messages)
+        met = await self._follows(flight)
+        self._flight = None
+        if met is not None and not self._intercepting:
+            await self._commit(executor, units, writers, met)
+        else:
+            executor.connection.rollback()
+            self.counters.replayed += 1
+            if met is not None:
+                self._inbox.extendleft(reversed(met))
+            for unit, message in zip(owners, messages, strict=True):
+                self._under_way[message.message_id] = unit
+            self._requeue([u for u in units if u.captured is None])
+
+    async def _encode(self, unit: Unit, after: int | None) -> list[Outgoing]:
+        captured = unit.captured
+        assert captured is not None
+        self._number += 1
+        unit.number = self._number
+        origin = Origin(self._options.node, self.process_id, unit.number)
+        identify = self._options.identify
+        cs = ChangeSet(
+            node=origin.node,
+            process_id=origin.process_id,
+            database_id=self.database_id,
+            changes=tuple(captured.changes),
+            timestamp_ns=self._runtime.now_ns(),
+            origin=origin,
+            uuid=self._fold.position.uuid,
+            base=self._fold.position.applied,
+            after=after,
+            identify=identify,
+            virtual=tuple(captured.virtual),
+            sequences=tuple(captured.sequences),
+        )
+        limit = self._log.max_payload
+        if len(cs.changes) <= 100:
+            payloads = encode_all(cs, limit)
+        else:
+            payloads = await self._runtime.run_in_thread(lambda: encode_all(cs, limit))
+        name = origin.message_id
+        if len(payloads) == 1:
+            return [Outgoing(name, payloads[0])]
+        return [Outgoing(f"{name}.{i}", payload) for i, payload in enumerate(payloads)]
+
+    def _on_ack(self, flight: Flight, unit: Unit, outcome: Ack | LogError) -> None:
+        flight.progress = trio.current_time()
+        if isinstance(outcome, Ack):
+            flight.acked += 1
+            unit.acked = True
+            if outcome.sequence <= self.applied and not outcome.duplicate:
+                self._verify = True
+                self._notify()
+        elif isinstance(outcome, NotSent):
+            unit.refused = _not_written(str(outcome))
+            flight.refused = True
+            self._notify()
+
+    async def _follows(self, flight: Flight) -> list[Entry] | None:
+        """The batch's messages, if they are the next ones of the log; else None.
+
+        What arrived otherwise stays in the inbox, in order.
+        """
+        met: list[Entry] = []
+        ids = flight.ids
+        while True:
+            while self._inbox and self._inbox[0].message_id == ids[len(met)]:
+                met.append(self._inbox.popleft())
+                flight.progress = trio.current_time()
+                if len(met) == len(ids):
+                    return met
+            if self._inbox or flight.refused or self._verify or self._intercepting:
+                break
+            if self._reset is not None:
+                break
+            deadline = flight.progress + self._options.publish_timeout
+            if not await self._sleep(deadline) and trio.current_time() >= deadline:
+                break
+        self._inbox.extendleft(reversed(met))
+        return None
+
+    async def _commit(
+        self, executor: Executor, units: list[Unit], writers: list[Unit], met: list[Entry]
+    ) -> None:
+        last = met[-1]
+        sequences: dict[str | None, int] = {e.message_id: e.sequence for e in met}
+        connection = executor.connection
+
+        def write() -> None:
+            for unit in writers:
+                assert unit.captured is not None
+                for name in unit.captured.virtual:
+                    connection.execute(
+                        "INSERT OR REPLACE INTO ha_virtual VALUES (?, ?, ?, ?, ?)",
+                        (
+                            name,
+                            sequences[unit.last_id],
+                            self._options.node,
+                            self.process_id,
+                            self._fold.position.applied,
+                        ),
+                    )
+            number = writers[-1].number
+            control.set_origin_seen(connection, self._options.node, self.process_id, number, number)
+            control.advance(
+                connection, self._log.subject, last.sequence, last.time_ns, last.payload
+            )
+            connection.execute("COMMIT")
+
+        connection.cancelled = False
+        try:
+            write()
+        except (apsw.Error, HaError) as problem:
+            connection.rollback()
+            error = from_sqlite(problem)
+            self._inbox.extendleft(reversed(met))
+            for unit in units:
+                if unit.captured is None:
+                    unit.fail(error)
+                    continue
+                sequence = sequences[unit.last_id]
+                unit.fail(
+                    HaError(
+                        Code.WRITTEN_NOT_APPLIED,
+                        f"the transaction is in the log at {sequence}, but this node could not"
+                        f" commit it: {error.message}",
+                        hint="do not send it again; the node applies it when the cause is gone",
+                        sequence=sequence,
+                    )
+                )
+            await self._stuck(error)
+            return
+        schema = any(_changes_schema(u) for u in writers)
+        self._fold.moved(last.sequence, last.payload)
+        self.counters.applied += len(met)
+        self._moved(last.sequence, schema)
+        for unit in units:
+            self._answer(unit, sequences[unit.last_id] if unit.messages else 0)
+
+    def _answer(self, unit: Unit, sequence: int = 0) -> None:
+        if unit.error is not None:
+            unit.fail(unit.error)
+        else:
+            unit.succeed(sequence)
+
+    def _commit_local(self, unit: Unit) -> None:
+        """DDL under --disable-ddl-sync: committed here at once, told to nobody."""
+        connection = self._executor.connection
+        if unit.error is not None:
+            connection.rollback()
+        else:
+            try:
+                connection.execute("COMMIT")
+            except apsw.Error as error:
+                connection.rollback()
+                unit.error = from_sqlite(error)
+            self._on_schema_change()
+        self._answer(unit)
+
+    def _requeue(self, units: list[Unit], error: HaError | None = None) -> None:
+        """To be executed again, for nothing of them is in the log; or ``error``, if they cannot."""
+        for unit in reversed(units):
+            if unit.again:
+                unit.reset()
+                self._queue.appendleft(unit)
+            else:
+                unit.fail(error or _not_written("its batch was given up"))
+
+    # --- what is under way without its batch -----------------------------------------
+
+    async def _settle(self) -> None:
+        """Wait for the rest of a batch in the log; what never comes is made void."""
+        refused = {id_: u for id_, u in self._under_way.items() if u.refused is not None}
+        for id_, unit in refused.items():
+            del self._under_way[id_]
+            if unit.stage is not Stage.DONE and unit.refused is not None:
+                unit.fail(unit.refused)
+        if not self._under_way:
+            return
+        now = trio.current_time()
+        for unit in self._under_way.values():
+            if unit.settle_at is None:
+                unit.settle_at = now + self._options.publish_timeout
+        deadline = min(u.settle_at or now for u in self._under_way.values())
+        if now < deadline:
+            await self._sleep(deadline)
+        elif not self._inbox:
+            await self._make_void()
+
+    async def _make_void(self) -> None:
+        """Take the place of messages whose publish was never acknowledged."""
+        now = trio.current_time()
+        late = [(i, u) for i, u in self._under_way.items() if (u.settle_at or now) <= now]
+        for id_, unit in late:
+            unit.settle_at = now + self._options.publish_timeout
+            if unit.acked:
+                self._written(unit)
+            elif not self._log.connected:
+                self._doubt(unit)
+            else:
+                await self._void(id_, unit)
+
+    async def _void(self, id_: str, unit: Unit) -> None:
+        void = ChangeSet(
+            node=self._options.node,
+            process_id=self.process_id,
+            database_id=self.database_id,
+            changes=(),
+            timestamp_ns=self._runtime.now_ns(),
+            kind=Kind.VOID,
+            origin=Origin(self._options.node, self.process_id, unit.number),
+            uuid=self._fold.position.uuid,
+        )
+        message = Outgoing(id_, encode_all(void, self._log.max_payload)[0])
+        try:
+            await self._log.publish_one(message, self._options.publish_timeout)
+        except LogError:
+            # Even a refusal says nothing of the first try: only the log can.
+            self._doubt(unit)
+
+    def _written(self, unit: Unit) -> None:
+        """The broker has it, but the log has not brought it back in time."""
+        if unit.stage is not Stage.DONE:
+            unit.fail(
+                HaError(
+                    Code.WRITTEN_NOT_APPLIED,
+                    "the transaction is in the log, but this node has not applied it in time",
+                    hint="do not send it again; the node applies it when it has caught up",
+                )
+            )
+
+    def _doubt(self, unit: Unit) -> None:
+        if unit.stage is not Stage.DONE:
+            unit.fail(
+                HaError(
+                    Code.OUTCOME_UNKNOWN,
+                    "the log did not say in time whether it took the transaction",
+                    hint="it may still be written: look before you send it again",
+                )
+            )
+
+    # --- interactive transactions ----------------------------------------------------
+
+    async def _serve_turn(self, turn: Turn) -> None:
+        if turn.released.is_set():
+            return
+        turn.grant(self._notify)
+        self._turn = turn
+        try:
+            hold_until = float("inf")
+            while not turn.released.is_set():
+                if turn.unit is not None:
+                    await self._commit_turn(turn, turn.unit)
+                    return
+                waiting = bool(self._inbox or self._queue or self._turns or self._reset)
+                now = trio.current_time()
+                if not waiting:
+                    hold_until = float("inf")
+                elif hold_until == float("inf"):
+                    hold_until = now + self._options.transaction_hold
+                elif now >= hold_until:
+                    turn.expire(_held(self._options.transaction_hold))
+                    await turn.released.wait()
+                    return
+                await self._sleep(hold_until)
+        finally:
+            self._turn = None
+
+    async def _commit_turn(self, turn: Turn, unit: Unit) -> None:
+        unit.stage = Stage.RUNNING
+        connection = turn.executor.connection
+        if not self._log.connected:
+            with trio.move_on_after(self._options.publish_timeout):
+                await self._log.wait_connected()
+        if self._verify and self._log.connected:
+            await self._verify_identity()
+        if self.problem is not None:
+            connection.rollback()
+            unit.fail(_not_written(self.problem.message))
+            return
+        await self._publish(turn.executor, [unit], [unit])
+
+    # --- the log's identity ----------------------------------------------------------
+
+    async def _verify_identity(self) -> None:
+        try:
+            await check_identity(self._log, self._fold.position)
+        except Mismatch as mismatch:
+            self._verify = False
+            self.sever(str(mismatch))
+        except LogError:
+            await self._sleep(trio.current_time() + 0.2)
+        else:
+            self._verify = False
+            now = trio.current_time()
+            for unit in self._under_way.values():
+                unit.settle_at = now
+
+    def sever(self, reason: str) -> None:
+        """The file stays readable and refuses writes: it does not follow this log."""
+        self.severed = reason
+        self.problem = HaError(
+            Code.UNAVAILABLE,
+            f"the database does not follow its log: {reason}",
+            hint="adopt the log's content with POST /replications/adopt,"
+            " or make this file its new base with POST /replications/rebase",
+        )
+        logger.error("severed from the log at %d: %s", self.applied, reason)
+
+    async def _after_reset(self) -> None:
+        """The subscription ended: go on where it stood if this is still our log."""
+        reset = self._reset
+        while self.severed is None:
+            try:
+                await check_identity(self._log, self._fold.position)
+            except Mismatch as mismatch:
+                self.sever(str(mismatch))
+            except LogError:
+                await trio.sleep(0.2)
+            else:
+                if reset is not None and reset.reason is ResetReason.TRUNCATED:
+                    self.sever(str(reset))
+                break
+        if self.severed is not None:
+            while True:
+                self._fail_waiting(self.problem or _not_written(self.severed))
+                for unit in self._under_way.values():
+                    self._doubt(unit)
+                self._under_way.clear()
+                self._signal_position()
+                await self._sleep()
+
+
+def _changes_schema(unit: Unit) -> bool:
+    captured = unit.captured
+    return captured is not None and any(c.operation is Operation.SQL for c in captured.changes)
+
+
+def _not_written(why: str) -> HaError:
+    return HaError(
+        Code.NOT_WRITTEN, f"the transaction was not written: {why}", hint="it may be sent again"
+    )
+
+
+def _held(seconds: float) -> HaError:
+    return HaError(
+        Code.TRANSACTION_HOLD,
+        f"the transaction kept others waiting for {seconds:g} s and was rolled back",
+        hint="keep write transactions short, or raise --transaction-hold",
+    )

@@ -1,0 +1,145 @@
+"""One replicated database: its file, its log, its writer, and the sessions on it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Self
+
+import trio
+
+from ha.core.errors import Code, HaError
+from ha.engine.committer import CommitOptions, Committer
+from ha.engine.joining import join
+from ha.engine.runtime import Limiter, Runtime
+from ha.engine.statements import StatementCache
+from ha.log.api import Broker, Log
+from ha.store import control
+from ha.store.executor import Executor
+from ha.store.file import Store
+from ha.store.fold import Fold, Interceptor
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseOptions:
+    """``patience``: seconds that a statement waits for its place among ``concurrent`` ones;
+    ``staleness``: seconds that a reader waits for its ``txseq``."""
+
+    commit: CommitOptions
+    concurrent: int = 50
+    patience: float = 5.0
+    staleness: float = 5.0
+    standalone: bool = False
+    interceptor: Interceptor | None = field(default=None)
+
+
+class Database:
+    """Open it with :meth:`open`, run :meth:`run` in a nursery, then make sessions."""
+
+    def __init__(
+        self,
+        database_id: str,
+        store: Store,
+        log: Log,
+        broker: Broker,
+        options: DatabaseOptions,
+        runtime: Runtime,
+    ) -> None:
+        self.id = database_id
+        self.store = store
+        self.log = log
+        self.broker = broker
+        self.options = options
+        self.runtime = runtime
+        self.cache = StatementCache()
+        self.limiter = Limiter(options.concurrent, options.patience)
+        self.fold = Fold(store.applier, log.subject, options.commit.identify, options.interceptor)
+        self.committer = Committer(
+            database_id,
+            log,
+            Executor(store.executor),
+            self.fold,
+            options.commit,
+            runtime,
+            self.cache.clear,
+            intercepting=options.interceptor is not None,
+        )
+        self.caught_up = trio.Event()
+        self.closing = False
+
+    @classmethod
+    async def open(
+        cls,
+        database_id: str,
+        store: Store,
+        broker: Broker,
+        options: DatabaseOptions,
+        runtime: Runtime,
+    ) -> Self:
+        """Find the file's place in its log. Raises HaError when it may not follow it."""
+        log = await broker.log(database_id)
+        control.ensure(store.executor, log.subject)
+        joined = await join(
+            store,
+            database_id,
+            options.commit.node,
+            broker,
+            log,
+            runtime,
+            timeout=options.commit.publish_timeout,
+            standalone=options.standalone,
+        )
+        database = cls(database_id, store, log, broker, options, runtime)
+        if joined.severed is not None:
+            database.committer.sever(joined.severed)
+        return database
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Follow the log until cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._mark_position)
+            nursery.start_soon(self._catch_up)
+            await self.committer.run(task_status)
+
+    async def _catch_up(self) -> None:
+        """The database is ready once it contains what the log held when the node started."""
+        if self.committer.severed is None:
+            state = await self.log.state()
+            await self.committer.wait_applied(state.subject_last)
+        self.caught_up.set()
+
+    async def _mark_position(self) -> None:
+        marked = 0
+        while True:
+            applied = self.committer.applied
+            if applied > marked:
+                await self.log.mark(applied)
+                marked = applied
+            await self.committer.wait_applied(marked + 1)
+
+    def not_ready(self) -> str | None:
+        """Why the database should get no traffic, None if it should."""
+        if self.committer.problem is not None:
+            return self.committer.problem.message
+        if not self.caught_up.is_set():
+            return f"catching up with the log, at {self.committer.applied}"
+        if not self.log.connected:
+            return "the log is not in reach"
+        return None
+
+    async def wait_for(self, txseq: int) -> None:
+        """Return when the file contains ``txseq``. Raises STALE after a bound."""
+        if txseq <= self.committer.applied:
+            return
+        with trio.move_on_after(self.options.staleness):
+            await self.committer.wait_applied(txseq)
+            return
+        raise HaError(
+            Code.STALE,
+            f"the database is at {self.committer.applied}, not yet at {txseq}",
+            hint="try again, or ask another node",
+            sequence=self.committer.applied,
+        )
+
+    def close(self) -> None:
+        """After :meth:`run` has ended and no session is left."""
+        self.store.close()

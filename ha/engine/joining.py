@@ -1,0 +1,245 @@
+"""How a file and a log find each other when a node starts.
+
+A file that has followed this log goes on. An empty file joins by the log's own base, from
+the beginning or from a snapshot. A file with content becomes the base of an empty log, or is
+refused: it is never mixed with another database's log.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import trio
+
+from ha.core.changeset import ChangeSet, FormatError, Kind, Origin, decode
+from ha.core.errors import Code, HaError
+from ha.core.parts import encode_all
+from ha.engine.identity import Mismatch, check_identity
+from ha.engine.runtime import Runtime
+from ha.log.api import Broker, Log, LogError, LogState, Outgoing, WrongLast
+from ha.store import content, control
+from ha.store.copying import copy_chunks, position_of, restore
+from ha.store.file import Store
+
+logger = logging.getLogger(__name__)
+
+LOCAL_EPOCH = "local"
+"""The epoch of a log that lives in the node alone. Such a file may still become a base."""
+
+SNAPSHOT_PATIENCE = 60.0
+"""Seconds to wait for a base snapshot that the log speaks of."""
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """``severed``: why the file must not follow the log, None if it may."""
+
+    severed: str | None = None
+
+
+async def join(
+    store: Store,
+    database_id: str,
+    node: str,
+    broker: Broker,
+    log: Log,
+    runtime: Runtime,
+    timeout: float,  # noqa: ASYNC109
+    standalone: bool = False,
+) -> Joined:
+    """Make the file's position one from which its log can be followed.
+
+    Raises HaError when the file may not follow the log, before anything was changed.
+    """
+    while True:
+        state = await _state(log, timeout)
+        position = control.position(store.executor, log.subject)
+        if position.uuid is not None and position.epoch == state.epoch:
+            try:
+                await check_identity(log, position)
+            except Mismatch as mismatch:
+                return Joined(severed=str(mismatch))
+            return Joined()
+        empty = content.is_empty(store.executor.raw)
+        if state.subject_last == 0:
+            follows = position.epoch is not None and position.epoch != LOCAL_EPOCH
+            if follows and not standalone:
+                return Joined(
+                    severed="its log is gone: the stream was made anew, or is another server's"
+                )
+            if await _open_log(
+                store, database_id, node, broker, log, runtime, state, empty, timeout
+            ):
+                return Joined()
+            continue
+        if not empty:
+            await _adopt_equal(store, log, state)
+            return Joined()
+        await _join_from_start(store, database_id, broker, log, state)
+        return Joined()
+
+
+async def _state(log: Log, timeout: float) -> LogState:  # noqa: ASYNC109
+    with trio.move_on_after(timeout):
+        while True:
+            try:
+                return await log.state()
+            except LogError as error:
+                logger.warning("waiting for the log: %s", error)
+                await trio.sleep(0.2)
+    raise HaError(Code.UNAVAILABLE, f"the log did not answer within {timeout:g} s")
+
+
+async def _open_log(
+    store: Store,
+    database_id: str,
+    node: str,
+    broker: Broker,
+    log: Log,
+    runtime: Runtime,
+    state: LogState,
+    empty: bool,
+    timeout: float,  # noqa: ASYNC109
+) -> bool:
+    """Publish the base. False when another node was first."""
+    connection = store.executor
+    position = control.position(connection, log.subject)
+    uuid = position.uuid or runtime.uuid()
+    extra: dict[str, object] = {}
+    if not empty:
+        extra["digest"] = await runtime.run_in_thread(lambda: content.digest(connection.raw))
+    process_id = runtime.random.getrandbits(53)
+    base = ChangeSet(
+        node=node,
+        process_id=process_id,
+        database_id=database_id,
+        changes=(),
+        timestamp_ns=runtime.now_ns(),
+        kind=Kind.BASE,
+        origin=Origin(node, process_id, 1),
+        uuid=uuid,
+        extra=extra,
+    )
+    assert base.origin is not None
+    payload = encode_all(base, log.max_payload)[0]
+    message = Outgoing(base.origin.message_id, payload, expect_last=0)
+    try:
+        ack = await log.publish_one(message, timeout)
+    except WrongLast:
+        return False
+    except LogError as error:
+        logger.warning("cannot open the log yet: %s", error)
+        await trio.sleep(0.2)
+        return False
+    connection.execute("BEGIN IMMEDIATE")
+    control.set_identity(connection, uuid, state.epoch)
+    control.set_position(connection, log.subject, ack.sequence, control.digest_of(payload))
+    connection.execute("COMMIT")
+    if not empty:
+        logger.info("publishing the content of %s as the base of its log", database_id)
+        await publish_snapshot(store, database_id, broker, log, runtime)
+    return True
+
+
+async def publish_snapshot(
+    store: Store, database_id: str, broker: Broker, log: Log, runtime: Runtime
+) -> int:
+    """Put the file, as it is now, into the object store; the sequence that it contains."""
+    copy = await runtime.run_in_thread(store.copy)
+    try:
+        position: control.Position = await runtime.run_in_thread(
+            lambda: position_of(copy.path, log.subject)
+        )
+        sequence = position.applied
+        await broker.put_snapshot(database_id, copy_chunks(copy.path), {"seq": str(sequence)})
+        return sequence
+    finally:
+        copy.remove()
+
+
+async def _adopt_equal(store: Store, log: Log, state: LogState) -> None:
+    """A file with content may follow a log that began with just this content."""
+    entry = await log.entry(state.subject_first)
+    base: ChangeSet | None = None
+    if entry is not None:
+        try:
+            base = decode(entry.payload)
+        except FormatError:
+            base = None
+    if base is None or base.kind is not Kind.BASE or entry is None:
+        raise _not_its_log(log.subject)
+    connection = store.executor
+    if base.extra.get("digest") != content.digest(connection.raw):
+        raise _not_its_log(log.subject)
+    connection.execute("BEGIN IMMEDIATE")
+    control.set_identity(connection, base.uuid, state.epoch)
+    control.set_position(connection, log.subject, entry.sequence, control.digest_of(entry.payload))
+    connection.execute("COMMIT")
+
+
+def _not_its_log(subject: str) -> HaError:
+    return HaError(
+        Code.ALREADY_EXISTS,
+        f"the log {subject} exists already, and belongs to a database with other content",
+        hint="start with an empty or missing file to join it, or use another file name"
+        " or --replication-stream",
+    )
+
+
+async def _join_from_start(
+    store: Store, database_id: str, broker: Broker, log: Log, state: LogState
+) -> None:
+    entry = await log.entry(state.subject_first)
+    first: ChangeSet | None = None
+    if entry is not None:
+        try:
+            first = decode(entry.payload)
+        except FormatError:
+            first = None  # the fold halts there, and says so
+    whole = first is None or first.kind is Kind.BASE or first.uuid is None
+    from_snapshot = first is not None and (
+        not whole or (first.kind is Kind.BASE and "digest" in first.extra)
+    )
+    if from_snapshot:
+        await load_snapshot(store, database_id, broker, log, state)
+        return
+    connection = store.executor
+    connection.execute("BEGIN IMMEDIATE")
+    control.set_identity(connection, None, state.epoch)
+    connection.execute("COMMIT")
+
+
+async def load_snapshot(
+    store: Store, database_id: str, broker: Broker, log: Log, state: LogState
+) -> None:
+    """Replace the file's content by the latest snapshot. Raises HaError if there is none."""
+    headers: dict[str, str] | None = None
+    with trio.move_on_after(SNAPSHOT_PATIENCE):
+        while True:
+            headers = await broker.snapshot_headers(database_id)
+            if headers is not None:
+                break
+            logger.info("waiting for a snapshot of %s", database_id)
+            await trio.sleep(0.5)
+    if headers is None:
+        raise HaError(
+            Code.UNAVAILABLE,
+            f"the log {log.subject} begins at {state.subject_first}, and no snapshot holds what"
+            " came before",
+            hint="start a node that still has the database; it publishes a snapshot",
+        )
+    chunks: AsyncIterator[bytes] = broker.get_snapshot(database_id)
+    await restore(store, chunks)
+    connection = store.executor
+    control.ensure(connection, log.subject)
+    position = control.position(connection, log.subject)
+    sequence = int(headers.get("seq", "0"))
+    if position.applied != sequence:
+        connection.execute("BEGIN IMMEDIATE")
+        control.set_position(connection, log.subject, sequence, None)
+        connection.execute("COMMIT")
+    connection.execute("BEGIN IMMEDIATE")
+    control.set_identity(connection, position.uuid, state.epoch)
+    connection.execute("COMMIT")

@@ -1,0 +1,635 @@
+"""One client's conversation with one database, behind every protocol.
+
+Reads run on pooled connections, autocommitted writes in the shared batch. A session gets a
+connection of its own when it has state that others must not see: an open transaction, a
+pragma it set, TEMP objects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import TypeVar
+
+import apsw
+import trio
+
+from ha.core.errors import Code, HaError
+from ha.core.values import Value
+from ha.engine.api import Kind, Params, Prepared, Result, Statement, Status
+from ha.engine.commands import Command
+from ha.engine.database import Database
+from ha.engine.statements import columns_of, kind_of, require_single, to_prepared, to_result
+from ha.engine.turn import Turn
+from ha.engine.unit import Stage, Unit
+from ha.store.connection import Connection, bind
+from ha.store.executor import Executor, Ran, TransactionLost
+from ha.store.parse import Parsed
+from ha.store.sqlite_errors import from_sqlite
+
+T = TypeVar("T")
+Commands = Callable[["Session", str], Command | None]
+"""Finds the command of ours that a text is, None if it is SQL."""
+
+
+class Session:
+    """See :class:`ha.engine.api.SessionApi`. Not for two tasks at once, but for cancel()."""
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        protocol: str,
+        find_database: Callable[[str], Database],
+        commands: Commands | None = None,
+        prepare_connection: Callable[[apsw.Connection], None] | None = None,
+    ) -> None:
+        self._database = database
+        self.protocol = protocol
+        self._find_database = find_database
+        self._commands = commands
+        self._prepare_connection = prepare_connection
+        self._own: Executor | None = None
+        self._pinned = prepare_connection is not None
+        self._transaction = False
+        self._implicit_savepoint = False
+        self._aborted: HaError | None = None
+        self._turn: Turn | None = None
+        self._busy: Connection | None = None
+        self._unit: Unit | None = None
+        self._last_insert_id = 0
+        self._changes = 0
+        self._query_only = False
+        self._txseq = 0
+
+    # --- what it is ------------------------------------------------------------------
+
+    @property
+    def database(self) -> Database:
+        return self._database
+
+    @property
+    def database_id(self) -> str:
+        return self._database.id
+
+    @property
+    def txseq(self) -> int:
+        return self._txseq
+
+    @property
+    def status(self) -> Status:
+        if self._aborted is not None:
+            return Status.ABORTED
+        return Status.TRANSACTION if self._transaction else Status.IDLE
+
+    async def use_database(self, database_id: str) -> None:
+        if self.status is not Status.IDLE:
+            raise HaError(Code.IN_TRANSACTION, "the database cannot be changed in a transaction")
+        database = self._find_database(database_id)
+        if database is not self._database:
+            self._drop_own()
+            self._database = database
+            self._txseq = 0
+
+    async def wait_for(self, txseq: int) -> None:
+        await self._database.wait_for(txseq)
+
+    # --- statements ------------------------------------------------------------------
+
+    async def prepare(self, sql: str) -> Prepared:
+        command = self._commands(self, sql) if self._commands else None
+        if command is not None:
+            return Prepared(sql, Kind.COMMAND, command.verb, command.columns, (), command.remaining)
+        return to_prepared(self._parse(sql))
+
+    async def execute(
+        self, sql: str, params: Params = None, *, max_rows: int | None = None
+    ) -> Result:
+        command = self._commands(self, sql) if self._commands else None
+        if command is not None:
+            return await command.run()
+        parsed = self._parse(sql)
+        require_single(parsed)
+        if parsed.empty:
+            return Result(Kind.EMPTY)
+        if parsed.transaction is not None:
+            return await self._control(parsed)
+        if self._aborted is not None:
+            raise self._aborted
+        if parsed.savepoint is not None:
+            return await self._savepoint(parsed)
+        if self._transaction:
+            return await self._in_transaction(parsed, params, max_rows)
+        return await self._alone(parsed, params, max_rows)
+
+    async def transaction(
+        self, statements: Sequence[Statement], *, max_rows: int | None = None
+    ) -> list[Result]:
+        if self.status is not Status.IDLE:
+            raise HaError(Code.IN_TRANSACTION, "a transaction is open in this session")
+        if not statements:
+            return []
+        if len(statements) == 1:
+            only = statements[0]
+            return [await self.execute(only.sql, only.params, max_rows=max_rows)]
+        if self._pinned:
+            return await self._transaction_on_own(statements, max_rows)
+        if all(not p.changes_file for p in self._parse_known(statements)):
+            return await self._read_together(statements, max_rows)
+        return (await self._submit(statements, max_rows)).results
+
+    @asynccontextmanager
+    async def query(self, sql: str, params: Params = None) -> AsyncIterator[OpenRows]:
+        command = self._commands(self, sql) if self._commands else None
+        if command is not None:
+            result = await command.run()
+            yield OpenRows.of(result)
+            return
+        parsed = self._parse(sql)
+        require_single(parsed)
+        streams = not (parsed.empty or parsed.changes_file or parsed.transaction)
+        if not streams or parsed.savepoint or parsed.session_pragma or not parsed.columns:
+            yield OpenRows.of(await self.execute(sql, params))
+            return
+        if self._aborted is not None:
+            raise self._aborted
+        async with self._database.limiter:
+            own = self._own if self._transaction or self._pinned else None
+            connection = own.connection if own else self._database.store.take_reader()
+            try:
+                connection.raw.set_last_insert_rowid(self._last_insert_id)
+                rows = OpenRows(self, connection, parsed, params)
+                try:
+                    yield rows
+                finally:
+                    rows.close()
+            finally:
+                if own is None:
+                    self._database.store.give_reader(connection)
+
+    def cancel(self) -> None:
+        if self._busy is not None:
+            self._busy.interrupt()
+        elif self._unit is not None:
+            self._database.committer.cancel(self._unit)
+
+    async def aclose(self) -> None:
+        self._rollback()
+        self._drop_own()
+
+    # --- parsing ---------------------------------------------------------------------
+
+    def _parse(self, sql: str) -> Parsed:
+        """By the session's own connection where it may see more than the committed schema."""
+        if self._own is not None and (self._transaction or self._pinned):
+            return self._own.connection.parse(sql)
+        parsed = self._database.cache.parse(self._database.store.parser, sql)
+        if self._prepare_connection is not None and self._own is None:
+            self._open_own()
+        return parsed
+
+    def _parse_known(self, statements: Sequence[Statement]) -> list[Parsed]:
+        """Those that the committed schema understands; a unit parses the rest as it runs."""
+        out: list[Parsed] = []
+        for statement in statements[:64]:
+            try:
+                parsed = self._database.cache.parse(self._database.store.parser, statement.sql)
+            except HaError as error:
+                if error.code is Code.REFUSED:
+                    raise
+                return [_WRITES]
+            out.append(parsed)
+            if parsed.changes_file:
+                return out
+        return out if len(statements) <= 64 else [_WRITES]
+
+    def _parse_in_unit(self, connection: Connection, sql: str) -> Parsed:
+        """While a unit runs, its own DDL may have changed what a text means."""
+        cached = self._database.cache.get(sql)
+        parsed = cached if cached is not None else connection.parse(sql)
+        require_single(parsed)
+        if parsed.transaction is not None:
+            raise HaError(
+                Code.BAD_REQUEST, f"{parsed.verb} in a list: a list is one transaction already"
+            )
+        if parsed.session_pragma:
+            raise HaError(Code.BAD_REQUEST, "a list cannot set pragmas of a session")
+        if parsed.temp:
+            raise HaError(Code.UNSUPPORTED, "TEMP objects need a session: use another protocol")
+        return parsed
+
+    # --- outside of transactions -----------------------------------------------------
+
+    async def _alone(self, parsed: Parsed, params: Params, max_rows: int | None) -> Result:
+        if parsed.session_pragma or parsed.temp_ddl or (parsed.temp and not parsed.readonly):
+            self._pin()
+        if parsed.session_pragma:
+            return await self._set_pragma(parsed)
+        if not parsed.changes_file:
+            return await self._read(parsed, params, max_rows)
+        self._check_writable()
+        if self._pinned:
+            self._begin_own()
+            try:
+                result = await self._in_transaction(parsed, params, max_rows)
+                await self._commit()
+            except BaseException:
+                self._rollback()
+                raise
+            return result
+        unit = await self._submit([Statement(parsed.sql, params)], max_rows)
+        return unit.results[0]
+
+    async def _read(self, parsed: Parsed, params: Params, max_rows: int | None) -> Result:
+        values = bind(params, parsed.parameters)
+        database = self._database
+        async with database.limiter:
+            own = self._own if self._pinned else None
+            connection = own.connection if own is not None else database.store.take_reader()
+            try:
+                self._impersonate(connection)
+                rows = await self._run(
+                    connection, lambda: connection.rows(parsed.sql, values, max_rows)
+                )
+            finally:
+                if own is None:
+                    database.store.give_reader(connection)
+        return to_result(parsed, Ran(parsed.columns, rows, 0, self._last_insert_id))
+
+    async def _read_together(
+        self, statements: Sequence[Statement], max_rows: int | None
+    ) -> list[Result]:
+        """Several reads of one snapshot."""
+        database = self._database
+        connection = database.store.take_reader()
+
+        def work() -> list[Result]:
+            connection.rollback()
+            connection.execute("BEGIN")
+            results: list[Result] = []
+            for statement in statements:
+                parsed = self._parse_in_unit(database.store.parser, statement.sql)
+                values = bind(statement.params, parsed.parameters)
+                rows = connection.rows(parsed.sql, values, max_rows)
+                results.append(to_result(parsed, Ran(parsed.columns, rows, 0, 0)))
+            return results
+
+        async with database.limiter:
+            try:
+                return await self._run(connection, work)
+            finally:
+                database.store.give_reader(connection)
+
+    async def _submit(self, statements: Sequence[Statement], max_rows: int | None) -> Unit:
+        committer = self._database.committer
+        options = self._database.options.commit
+        unit = Unit(
+            statements,
+            deadline=trio.current_time() + options.publish_timeout,
+            max_rows=max_rows,
+            last_insert_id=self._last_insert_id,
+            changes=self._changes,
+            local_ddl=not options.ddl_sync and self._has_ddl(statements),
+            parse=self._parse_in_unit,
+        )
+        async with self._database.limiter:
+            self._unit = unit
+            try:
+                await committer.submit(unit)
+            finally:
+                self._unit = None
+        self._last_insert_id = unit.last_insert_id
+        self._changes = unit.changes
+        self._txseq = unit.sequence or self._txseq
+        return unit
+
+    def _has_ddl(self, statements: Sequence[Statement]) -> bool:
+        parsed = self._parse_known(statements)
+        ddl = any(p.ddl for p in parsed)
+        if ddl and len(statements) > 1:
+            raise HaError(
+                Code.REFUSED,
+                "with --disable-ddl-sync a schema change runs alone, not in a transaction",
+            )
+        return ddl
+
+    def _check_writable(self) -> None:
+        if self._query_only:
+            raise HaError(
+                Code.READ_ONLY,
+                "attempt to write a readonly database: query_only is on",
+                sqlite_code=apsw.SQLITE_READONLY,
+            )
+
+    # --- state of its own ------------------------------------------------------------
+
+    def _open_own(self) -> Executor:
+        if self._own is None:
+            connection = self._database.store.connect()
+            if self._prepare_connection is not None:
+                self._prepare_connection(connection.raw)
+            self._own = Executor(connection)
+        return self._own
+
+    def _pin(self) -> None:
+        self._open_own()
+        self._pinned = True
+
+    def _drop_own(self) -> None:
+        if self._own is not None:
+            self._own.connection.close()
+            self._own = None
+        self._pinned = self._prepare_connection is not None
+        self._query_only = False
+
+    async def _set_pragma(self, parsed: Parsed) -> Result:
+        own = self._open_own()
+        connection = own.connection
+        assert parsed.pragma is not None
+        rows = await self._run(connection, lambda: connection.rows(parsed.sql))
+        if parsed.pragma[0] == "query_only":
+            self._query_only = bool(connection.execute("PRAGMA query_only"))
+        return to_result(parsed, Ran(parsed.columns, rows, 0, self._last_insert_id))
+
+    def _impersonate(self, connection: Connection) -> None:
+        connection.raw.set_last_insert_rowid(self._last_insert_id)
+        connection.session_changes = self._changes
+
+    async def _run(self, connection: Connection, work: Callable[[], T], *, long: bool = False) -> T:
+        self._busy = connection
+        try:
+            return await self._database.runtime.run(connection, work, long=long)
+        finally:
+            self._busy = None
+
+    # --- transactions ----------------------------------------------------------------
+
+    async def _control(self, parsed: Parsed) -> Result:
+        if parsed.transaction == "BEGIN":
+            if self._aborted is not None:
+                raise self._aborted
+            if self._transaction:
+                raise HaError(
+                    Code.IN_TRANSACTION, "cannot start a transaction within a transaction"
+                )
+            self._begin_own()
+            words = parsed.sql.upper().split()
+            if "IMMEDIATE" in words or "EXCLUSIVE" in words:
+                try:
+                    await self._take_writer()
+                except BaseException:
+                    self._rollback()
+                    raise
+        elif parsed.transaction == "COMMIT":
+            if self._aborted is not None:
+                error, self._aborted = self._aborted, None
+                raise error
+            self._require_transaction("commit")
+            try:
+                await self._commit()
+            except BaseException:
+                self._rollback()
+                raise
+        else:
+            if self._aborted is not None:
+                self._aborted = None
+            else:
+                self._require_transaction("rollback")
+                self._rollback()
+        return Result(kind_of(parsed), parsed.verb)
+
+    def _require_transaction(self, what: str) -> None:
+        if not self._transaction:
+            raise HaError(Code.NO_TRANSACTION, f"cannot {what} - no transaction is active")
+
+    def _begin_own(self) -> None:
+        own = self._open_own()
+        own.connection.execute("BEGIN")
+        self._impersonate(own.connection)
+        own.impersonate(self._last_insert_id, self._changes)
+        own.start()
+        self._transaction = True
+
+    async def _take_writer(self) -> None:
+        """Before the first write of a transaction."""
+        if self._turn is not None:
+            return
+        self._check_writable()
+        own = self._open_own()
+        options = self._database.options.commit
+        turn = Turn(own, trio.current_time() + options.publish_timeout, self._expired)
+        await self._database.committer.take_turn(turn)
+        self._turn = turn
+        try:
+            self._upgrade(own.connection)
+        except apsw.Error as error:
+            problem = from_sqlite(error)
+            self._abort(problem)
+            raise problem from error
+
+    @staticmethod
+    def _upgrade(connection: Connection) -> None:
+        """Turn the read transaction into a write one; SQLITE_BUSY if its snapshot is old."""
+        connection.execute("UPDATE ha_log SET subject = subject WHERE id = 1")
+
+    async def _savepoint(self, parsed: Parsed) -> Result:
+        assert parsed.savepoint is not None
+        if not self._transaction:
+            if parsed.savepoint[0] != "BEGIN":
+                raise HaError(Code.SQL_ERROR, f"no such savepoint: {parsed.savepoint[1]}")
+            self._begin_own()
+            self._implicit_savepoint = True
+        own = self._open_own()
+        last = self._implicit_savepoint and own.savepoints == 1
+        if last and parsed.savepoint[0] == "RELEASE":
+            try:
+                await self._commit()
+            except BaseException:
+                self._rollback()
+                raise
+            return Result(kind_of(parsed), parsed.verb)
+        await self._run(own.connection, lambda: own.run(parsed, None))
+        return Result(kind_of(parsed), parsed.verb)
+
+    async def _in_transaction(self, parsed: Parsed, params: Params, max_rows: int | None) -> Result:
+        own = self._open_own()
+        if parsed.session_pragma:
+            return await self._set_pragma(parsed)
+        if parsed.temp_ddl or (parsed.temp and not parsed.readonly):
+            self._pinned = True
+        if parsed.changes_file:
+            if not self._database.options.commit.ddl_sync and parsed.ddl:
+                raise HaError(
+                    Code.REFUSED,
+                    "with --disable-ddl-sync a schema change runs alone, not in a transaction",
+                )
+            await self._take_writer()
+        async with self._database.limiter:
+            try:
+                ran = await self._run_in_transaction(own, parsed, params, max_rows)
+            except TransactionLost as lost:
+                self._abort(self._aborted or lost.error)
+                raise (self._aborted or lost.error) from lost
+            finally:
+                if self._aborted is not None:
+                    self._end_transaction()
+        self._last_insert_id = ran.last_insert_id
+        self._changes = own.changes
+        return to_result(parsed, ran)
+
+    async def _run_in_transaction(
+        self, own: Executor, parsed: Parsed, params: Params, max_rows: int | None
+    ) -> Ran:
+        connection = own.connection
+        # An interrupt would end the transaction with the statement: writes have no budget.
+        self._busy = connection
+        try:
+            ran = await self._database.runtime.run(
+                connection,
+                lambda: own.run(parsed, params, max_rows),
+                long=parsed.changes_file,
+            )
+        finally:
+            self._busy = None
+        return ran
+
+    async def _transaction_on_own(
+        self, statements: Sequence[Statement], max_rows: int | None
+    ) -> list[Result]:
+        self._begin_own()
+        results: list[Result] = []
+        try:
+            for statement in statements:
+                results.append(
+                    await self.execute(statement.sql, statement.params, max_rows=max_rows)
+                )
+            await self._commit()
+        except BaseException:
+            self._rollback()
+            raise
+        return results
+
+    async def _commit(self) -> None:
+        own = self._open_own()
+        turn = self._turn
+        if turn is None:
+            own.discard()
+            own.connection.execute("COMMIT")
+            self._end_transaction()
+            return
+        captured = own.finish()
+        if captured is None:
+            own.connection.rollback()
+            self._end_transaction()
+            return
+        unit = Unit((), deadline=turn.deadline, again=False)
+        unit.captured = captured
+        unit.stage = Stage.RUNNING
+        turn.commit(unit)
+        try:
+            with trio.CancelScope(shield=True):
+                await unit.done.wait()
+        finally:
+            self._end_transaction()
+        if unit.error is not None:
+            raise unit.error
+        self._txseq = unit.sequence or self._txseq
+
+    def _end_transaction(self) -> None:
+        """The connection holds nothing any more; give the writer back."""
+        self._transaction = False
+        self._implicit_savepoint = False
+        if self._turn is not None:
+            self._turn.release()
+            self._turn = None
+        if self._own is not None and not self._pinned:
+            self._own.connection.close()
+            self._own = None
+
+    def _rollback(self) -> None:
+        if self._own is not None and self._transaction:
+            self._own.discard()
+            self._own.connection.rollback()
+        if self._transaction:
+            self._end_transaction()
+        self._aborted = None
+
+    def _abort(self, error: HaError) -> None:
+        """The transaction is over, and its client is told at its next statement."""
+        self._rollback()
+        self._aborted = error
+
+    def _expired(self, error: HaError) -> None:
+        """The committer takes the writer back."""
+        if self._busy is not None:
+            self._aborted = error
+            self._busy.interrupt()
+        else:
+            self._abort(error)
+
+
+class OpenRows:
+    """See :class:`ha.engine.api.Rows`."""
+
+    def __init__(
+        self, session: Session, connection: Connection, parsed: Parsed, params: Params
+    ) -> None:
+        self.columns = columns_of(parsed)
+        self._session = session
+        self._connection = connection
+        self._sql = parsed.sql
+        self._values = bind(params, parsed.parameters)
+        self._cursor: apsw.Cursor | None = None
+        self._buffer: list[tuple[Value, ...]] = []
+        self._ended = False
+
+    @classmethod
+    def of(cls, result: Result) -> OpenRows:
+        """Of a result that is complete."""
+        rows = cls.__new__(cls)
+        rows.columns = result.columns
+        rows._buffer = result.rows
+        rows._ended = True
+        rows._cursor = None
+        rows.result = result
+        return rows
+
+    result: Result | None = None
+
+    async def fetch(self, count: int) -> list[tuple[Value, ...]]:
+        if self._ended:
+            out, self._buffer = self._buffer[:count], self._buffer[count:]
+            return out
+        # An open cursor cannot be started again on a thread: it is there from the first.
+        rows = await self._session._run(
+            self._connection, lambda: self._step(count), long=self._cursor is not None
+        )
+        if len(rows) < count:
+            self._ended = True
+        return rows
+
+    def _step(self, count: int) -> list[tuple[Value, ...]]:
+        connection = self._connection
+        try:
+            if self._cursor is None:
+                cursor = connection.raw.cursor()
+                cursor.execute(self._sql, self._values)
+            else:
+                cursor = self._cursor
+            out: list[tuple[Value, ...]] = []
+            for row in cursor:
+                out.append(row)
+                if len(out) == count:
+                    break
+        except Exception as error:
+            raise connection.translated(error) from error
+        self._cursor = cursor
+        return out
+
+    def close(self) -> None:
+        if self._cursor is not None:
+            self._cursor.close(True)
+            self._cursor = None
+
+
+_WRITES = Parsed("", "", "INSERT", False, (), ())

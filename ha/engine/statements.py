@@ -1,0 +1,96 @@
+"""Statements as the engine sees them: their kind, a cache of what SQLite said, results."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from ha.core.errors import Code, HaError
+from ha.engine.api import Column, Kind, Prepared, Result
+from ha.store.connection import Connection
+from ha.store.executor import Ran
+from ha.store.parse import Parsed, first_word
+
+_CACHE_SIZE = 2_000
+_CACHE_TEXT = 10_000
+_TRANSACTION = {"BEGIN": Kind.BEGIN, "COMMIT": Kind.COMMIT, "ROLLBACK": Kind.ROLLBACK}
+_SAVEPOINT = {"BEGIN": Kind.SAVEPOINT, "RELEASE": Kind.RELEASE, "ROLLBACK": Kind.ROLLBACK_TO}
+
+
+def kind_of(parsed: Parsed) -> Kind:
+    if parsed.empty:
+        return Kind.EMPTY
+    if parsed.transaction is not None:
+        return _TRANSACTION[parsed.transaction]
+    if parsed.savepoint is not None:
+        return _SAVEPOINT[parsed.savepoint[0]]
+    if parsed.pragma is not None and not parsed.explain:
+        return Kind.PRAGMA if parsed.session_pragma or parsed.file_pragma else Kind.READ
+    if parsed.ddl:
+        return Kind.DDL
+    if parsed.readonly or parsed.explain:
+        return Kind.READ
+    return Kind.WRITE
+
+
+def columns_of(parsed: Parsed) -> tuple[Column, ...]:
+    return tuple(Column(*c) for c in parsed.columns)
+
+
+def to_prepared(parsed: Parsed) -> Prepared:
+    return Prepared(
+        sql=parsed.sql,
+        kind=kind_of(parsed),
+        verb=parsed.verb,
+        columns=columns_of(parsed),
+        parameters=parsed.parameters,
+        remaining=parsed.remaining,
+    )
+
+
+def to_result(parsed: Parsed, ran: Ran) -> Result:
+    return Result(
+        kind=kind_of(parsed),
+        verb=parsed.verb,
+        columns=columns_of(parsed),
+        rows=ran.rows,
+        rows_affected=ran.rows_affected,
+        last_insert_id=ran.last_insert_id,
+    )
+
+
+class StatementCache:
+    """What SQLite said of each text, until the schema changes. For statements on main only."""
+
+    def __init__(self) -> None:
+        self._parsed: OrderedDict[str, Parsed] = OrderedDict()
+
+    def get(self, sql: str) -> Parsed | None:
+        parsed = self._parsed.get(sql)
+        if parsed is not None:
+            self._parsed.move_to_end(sql)
+        return parsed
+
+    def parse(self, connection: Connection, sql: str) -> Parsed:
+        """From the cache, or by ``connection``, which sees the committed schema alone."""
+        parsed = self.get(sql)
+        if parsed is None:
+            parsed = connection.parse(sql)
+            if len(sql) <= _CACHE_TEXT:
+                self._parsed[sql] = parsed
+                if len(self._parsed) > _CACHE_SIZE:
+                    self._parsed.popitem(last=False)
+        return parsed
+
+    def clear(self) -> None:
+        self._parsed.clear()
+
+
+def require_single(parsed: Parsed) -> None:
+    """Raises BAD_REQUEST when a second statement follows."""
+    rest = parsed.remaining
+    if rest and not rest.isspace() and first_word(rest):
+        raise HaError(
+            Code.BAD_REQUEST,
+            f"one statement at a time: {first_word(rest)} … follows the first one",
+            hint="send a list of statements; it runs as one transaction",
+        )

@@ -1,0 +1,158 @@
+"""A node, built from its configuration: one nursery, from the log up to the ports."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import trio
+
+from ha.config import Config, Durability
+from ha.core.dsn import Dsn
+from ha.core.errors import Code, HaError
+from ha.engine.committer import CommitOptions
+from ha.engine.database import DatabaseOptions
+from ha.engine.databases import Databases
+from ha.engine.joining import LOCAL_EPOCH
+from ha.engine.runtime import Runtime
+from ha.log import server as nats
+from ha.log.api import Broker
+from ha.log.jetstream import JetStreamBroker, StreamOptions
+from ha.log.memory import MemoryBroker, MemoryStream
+from ha.store.file import Store, StoreOptions
+from ha.wire.http.app import create_app
+from ha.wire.http.health import Readiness
+from ha.wire.http.server import serve as serve_http
+
+logger = logging.getLogger(__name__)
+
+
+class Node:
+    """A running node. Setting ``shutdown`` makes it finish what is in flight, and end."""
+
+    def __init__(self, databases: Databases) -> None:
+        self.databases = databases
+        self.shutdown = trio.Event()
+        self.http_port = 0
+        self.pg_port = 0
+
+
+async def run(
+    config: Config, *, task_status: trio.TaskStatus[Node] = trio.TASK_STATUS_IGNORED
+) -> None:
+    """Serve until ``shutdown`` is set. Raises HaError or OSError when it cannot start."""
+    runtime = Runtime()
+    async with AsyncExitStack() as stack:
+        broker = await stack.enter_async_context(_broker(config))
+        databases = Databases(
+            broker, _database_options(config), runtime, stream=config.replication_stream
+        )
+        stack.callback(databases.close)
+        async with trio.open_nursery() as nursery:
+            for dsn in config.databases:
+                await databases.open(dsn.database_id, _store(config, dsn), nursery)
+            node = Node(databases)
+            async with trio.open_nursery() as wires:
+                await _serve(config, node, wires)
+                task_status.started(node)
+                logger.info(
+                    "serving",
+                    extra={"name": config.name, "databases": ",".join(databases.database_ids())},
+                )
+                await node.shutdown.wait()
+            await databases.stop()
+            nursery.cancel_scope.cancel()
+
+
+async def _serve(config: Config, node: Node, nursery: trio.Nursery) -> None:
+    """Open the ports. Each server ends by itself once ``shutdown`` is set."""
+    databases = node.databases
+    app = create_app(
+        databases,
+        token=config.token,
+        max_body=config.max_body,
+        health=lambda: Readiness(databases.not_ready()),
+    )
+    addresses = await nursery.start(
+        lambda task_status: serve_http(
+            app, port=config.port, shutdown=node.shutdown.wait, task_status=task_status
+        )
+    )
+    node.http_port = addresses[0].port
+    logger.info("http", extra={"port": node.http_port})
+
+
+@asynccontextmanager
+async def _broker(config: Config) -> AsyncIterator[Broker]:
+    """The log: on the server at --replication-url, on the embedded one, or in the node alone."""
+    async with AsyncExitStack() as stack:
+        url = config.replication_url
+        if config.nats_port != 0:
+            server = await stack.enter_async_context(nats.NatsServer(_server_options(config)))
+            logger.info("nats", extra={"port": server.port})
+            url = url or server.url
+        if url is None:
+            yield MemoryBroker(
+                MemoryStream(epoch=LOCAL_EPOCH, name=config.replication_stream, keep=1_000),
+                config.name,
+            )
+            return
+        options = StreamOptions(
+            name=config.replication_stream,
+            max_age=config.replication_max_age,
+            replicas=config.replicas,
+            policy=config.replication_policy,
+        )
+        yield await stack.enter_async_context(
+            JetStreamBroker(url, config.name, options, timeout=config.replication_timeout)
+        )
+
+
+def _server_options(config: Config) -> nats.ServerOptions:
+    store = config.nats_store_dir
+    if store is None and not config.databases[0].memory:
+        # A log that outlives its database's file is of use; the other way round it is not.
+        store = Path(os.path.abspath(config.databases[0].path) + ".nats")
+    return nats.ServerOptions(
+        port=max(config.nats_port, 0),
+        store_dir=store,
+        user=config.nats_user,
+        password=config.nats_pass,
+        config=config.nats_config,
+        logs=config.nats_logs,
+        durability=nats.Durability(config.durability.value),
+    )
+
+
+def _database_options(config: Config) -> DatabaseOptions:
+    return DatabaseOptions(
+        commit=CommitOptions(
+            node=config.name,
+            publish_timeout=config.replication_timeout,
+            transaction_hold=config.transaction_hold,
+            identify=config.row_identify,
+            ddl_sync=not config.disable_ddl_sync,
+        ),
+        concurrent=config.concurrent_queries,
+        standalone=config.nats_port == 0 and config.replication_url is None,
+    )
+
+
+def _store(config: Config, dsn: Dsn) -> Store:
+    full = config.durability is Durability.FULL
+    synchronous = "OFF" if dsn.memory else "FULL" if full else "NORMAL"
+    options = StoreOptions(
+        synchronous=synchronous,
+        pragmas=dsn.pragmas,
+        extensions=config.extensions,
+    )
+    if dsn.memory:
+        source = dsn.source if dsn.source and os.path.exists(dsn.source) else None
+        return Store.open_memory(os.path.basename(dsn.path), options, source)
+    if not dsn.create and not os.path.exists(dsn.path):
+        raise HaError(Code.NOT_FOUND, f"no such file: {dsn.path}")
+    return Store.open(dsn.path, replace(options, uri=dsn.uri_text() if dsn.uri else None))

@@ -1,0 +1,156 @@
+"""Runs client statements on a writing connection and captures what they change.
+
+A *unit* is what becomes one message: the statements of one transaction. The shared executor
+runs many units, each in a savepoint, in one SQLite transaction (a batch); a session's own
+executor runs one unit over many calls (an interactive transaction).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import apsw
+
+from ha.core.errors import Code, HaError
+from ha.core.values import Value
+from ha.store.capture import Captured, Mark, Recorder, Traced
+from ha.store.connection import Connection, bind
+from ha.store.parse import CONTROL_TABLES, Parsed
+
+
+class TransactionLost(Exception):
+    """A statement ended the whole SQLite transaction (OR ROLLBACK, RAISE, interrupt, disk full)."""
+
+    def __init__(self, error: HaError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+@dataclass(slots=True)
+class Ran:
+    """What one statement answered."""
+
+    columns: tuple[tuple[str, str | None, str | None, str | None], ...]
+    rows: list[tuple[Value, ...]]
+    rows_affected: int
+    last_insert_id: int
+
+
+class Executor:
+    """One writing connection with its recorder."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self._recorder = Recorder(connection.raw, CONTROL_TABLES)
+        self._savepoints: list[tuple[str, Mark]] = []
+        self._wrote = False
+        self.current: object = None
+        """Whose statements are running; the caller's to set."""
+        connection.raw.create_scalar_function("changes", self._changes, 0)
+
+    @property
+    def changes(self) -> int:
+        """What ``changes()`` answers."""
+        return self._changes()
+
+    def _changes(self, *_: object) -> int:
+        return self.connection.raw.changes() if self._wrote else self.connection.session_changes
+
+    def impersonate(self, last_insert_id: int, changes: int) -> None:
+        """Let ``last_insert_rowid()`` and ``changes()`` be those of a session."""
+        self.connection.raw.set_last_insert_rowid(last_insert_id)
+        self.connection.session_changes = changes
+        self._wrote = False
+
+    # --- a unit ----------------------------------------------------------------------
+
+    def start(self) -> None:
+        """A unit begins, in an open SQLite transaction."""
+        self._savepoints.clear()
+        self._recorder.start()
+
+    def finish(self) -> Captured | None:
+        """The unit ends: what it changed, None if nothing. Raises FOREIGN_KEY_VIOLATION when
+        SQLite would refuse to commit it."""
+        raw = self.connection.raw
+        if raw.status(apsw.SQLITE_DBSTATUS_DEFERRED_FKS)[0] > 0:
+            raise HaError(
+                Code.FOREIGN_KEY_VIOLATION,
+                "FOREIGN KEY constraint failed",
+                detail="a deferred foreign key has no parent row at the end of the transaction",
+                sqlite_code=apsw.SQLITE_CONSTRAINT_FOREIGNKEY,
+            )
+        return self._recorder.finish()
+
+    def discard(self) -> None:
+        """The unit is given up; the caller rolls back."""
+        self._recorder.discard()
+        self._savepoints.clear()
+
+    def mark(self) -> Mark:
+        """A point within the unit, for :meth:`rewind`."""
+        return self._recorder.mark()
+
+    def rewind(self, mark: Mark) -> None:
+        """Forget what was captured since ``mark``; the caller rolls back to it."""
+        self._recorder.rewind(mark)
+
+    # --- statements ------------------------------------------------------------------
+
+    def run(self, parsed: Parsed, params: object, max_rows: int | None = None) -> Ran:
+        """Run one statement of the unit.
+
+        Raises HaError (the statement changed nothing), TransactionLost, OverBudget.
+        """
+        if parsed.savepoint is not None:
+            return self._savepoint(parsed)
+        connection = self.connection
+        raw = connection.raw
+        writes = parsed.changes_file
+        values = bind(params, parsed.parameters)  # type: ignore[arg-type]
+        if writes:
+            self._recorder.statement_begin(Traced(parsed.sql, parsed.verb, parsed.ddl))
+        try:
+            rows = connection.rows(parsed.sql, values, max_rows)
+        except HaError as error:
+            if not connection.in_transaction:
+                raise TransactionLost(error) from error
+            if writes:
+                self._recorder.statement_failed()
+            raise
+        if not writes:
+            return Ran(parsed.columns, rows, 0, raw.last_insert_rowid())
+        try:
+            self._recorder.statement_end()
+        except HaError:
+            self._recorder.discard()
+            raise
+        dml = not parsed.ddl and parsed.pragma is None
+        self._wrote = self._wrote or dml
+        return Ran(parsed.columns, rows, raw.changes() if dml else 0, raw.last_insert_rowid())
+
+    def _savepoint(self, parsed: Parsed) -> Ran:
+        assert parsed.savepoint is not None
+        operation, name = parsed.savepoint
+        if operation == "BEGIN":
+            self.connection.rows(parsed.sql)
+            self._savepoints.append((name.lower(), self._recorder.mark()))
+            return Ran((), [], 0, 0)
+        index = self._find_savepoint(name)
+        self.connection.rows(parsed.sql)
+        if operation == "RELEASE":
+            del self._savepoints[index:]
+        else:
+            self._recorder.rewind(self._savepoints[index][1])
+            del self._savepoints[index + 1 :]
+        return Ran((), [], 0, 0)
+
+    def _find_savepoint(self, name: str) -> int:
+        for index in range(len(self._savepoints) - 1, -1, -1):
+            if self._savepoints[index][0] == name.lower():
+                return index
+        raise HaError(Code.SQL_ERROR, f"no such savepoint: {name}")
+
+    @property
+    def savepoints(self) -> int:
+        return len(self._savepoints)

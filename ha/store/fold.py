@@ -1,0 +1,302 @@
+"""The fold: a file, and the messages of its log applied to it, in order.
+
+``fold(n)`` is what this makes of the database's base and the messages up to ``n``. It is a
+function of them alone: no clock, no node, no luck. Rules for rows stand in
+:mod:`ha.store.apply`, those for whole messages in :mod:`ha.core.fold`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import apsw
+
+from ha.core.changeset import Change, ChangeSet, FormatError, Identify, Kind, decode
+from ha.core.errors import Code, HaError
+from ha.core.fold import Seen, Verdict, VirtualSeen, judge
+from ha.core.parts import changes_of, part_of
+from ha.log.api import Entry
+from ha.store import control
+from ha.store.apply import Applied, Applier
+from ha.store.connection import Connection
+from ha.store.parse import CONTROL_TABLES
+
+
+@dataclass(frozen=True, slots=True)
+class Folded:
+    """What became of one message. ``schema``: it may have changed the schema."""
+
+    entry: Entry
+    verdict: Verdict
+    reason: str = ""
+    schema: bool = False
+    kind: Kind = Kind.TRANSACTION
+    applied_changes: int = 0
+
+
+class Halt(Exception):
+    """A message that no rule can take: the fold stands before it until it is skipped."""
+
+    def __init__(self, entry: Entry, reason: str, before: list[Folded]) -> None:
+        super().__init__(reason)
+        self.entry = entry
+        self.reason = reason
+        self.before = before
+
+
+class InterceptorError(Exception):
+    """An interceptor raised: the node halts before the message, as for one it cannot read."""
+
+
+@dataclass(slots=True)
+class Intercepted:
+    """What an interceptor sees of a transaction. ``changes`` may be changed in place."""
+
+    sequence: int
+    node: str
+    database_id: str
+    time_ns: int
+    changes: list[Change]
+
+
+class Interceptor(Protocol):
+    """Application-specific rules of the fold; must be a pure function of its arguments."""
+
+    def before_apply(self, changeset: Intercepted, connection: apsw.Connection) -> bool | None:
+        """True: do not apply it."""
+        ...
+
+    def after_apply(
+        self, changeset: Intercepted, connection: apsw.Connection, error: Exception | None
+    ) -> None:
+        """``error`` is why it could not be applied. Return: swallow it. Raise: keep it."""
+        ...
+
+
+class Fold:
+    """Writes foreign messages into a file. ``identify``: for messages of existing nodes."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        subject: str,
+        identify: Identify,
+        interceptor: Interceptor | None = None,
+    ) -> None:
+        self._connection = connection
+        self._subject = subject
+        self._identify = identify
+        self._applier = Applier(connection.raw, CONTROL_TABLES)
+        self._interceptor = interceptor
+        self.position = control.position(connection, subject)
+        self._parts = bool(connection.execute("SELECT count(*) FROM ha_parts"))
+
+    @property
+    def connection(self) -> Connection:
+        return self._connection
+
+    def apply(
+        self, entries: Sequence[Entry], skipped: frozenset[int] = frozenset()
+    ) -> list[Folded]:
+        """Apply entries beyond the position, in one SQLite transaction.
+
+        ``skipped`` holds sequences that a SKIP message names. Raises Halt when it meets a
+        message that cannot be taken: those before it are then applied and committed. Raises
+        HaError when SQLite cannot commit: nothing has changed then.
+        """
+        connection = self._connection
+        out: list[Folded] = []
+        halt: Halt | None = None
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            last: Entry | None = None
+            for entry in entries:
+                if entry.sequence <= self.position.applied:
+                    continue
+                try:
+                    if entry.sequence in skipped:
+                        self._bury(entry, "skipped")
+                        out.append(Folded(entry, Verdict.SKIPPED))
+                    else:
+                        out.append(self._one(entry))
+                except (FormatError, InterceptorError) as error:
+                    self._bury(entry, "halted", str(error))
+                    halt = Halt(entry, str(error), out)
+                    break
+                last = entry
+            if last is not None:
+                control.advance(
+                    connection, self._subject, last.sequence, last.time_ns, last.payload
+                )
+            connection.execute("COMMIT")
+        except BaseException as error:
+            connection.rollback()
+            if isinstance(error, Exception) and not isinstance(error, HaError):
+                raise connection.translated(error) from error
+            raise
+        self.refresh()
+        if halt is not None:
+            raise halt
+        return out
+
+    def refresh(self) -> None:
+        """Read the position again, after another connection moved it."""
+        self.position = control.position(self._connection, self._subject)
+
+    def moved(self, sequence: int, payload: bytes) -> None:
+        """The executor committed messages of ours up to ``sequence``."""
+        self.position = control.Position(
+            sequence, self.position.uuid, self.position.epoch, control.digest_of(payload)
+        )
+
+    # --- one message -----------------------------------------------------------------
+
+    def _one(self, entry: Entry) -> Folded:
+        connection = self._connection
+        cs = decode(entry.payload)
+        if cs.kind is Kind.BASE:
+            return self._base(entry, cs)
+        if cs.kind is Kind.SKIP:
+            return Folded(entry, Verdict.APPLY, kind=cs.kind)
+        seen = self._seen(cs)
+        verdict = judge(cs, self.position.uuid, seen, self._virtual_seen(cs))
+        part = part_of(cs)
+        if part is not None and not part.last:
+            if verdict is not Verdict.REPEATED and verdict is not Verdict.FOREIGN:
+                self._keep_part(entry, cs, part.index)
+            return Folded(entry, verdict, kind=cs.kind)
+        reason = ""
+        count = 0
+        if verdict.counts and cs.kind is Kind.TRANSACTION:
+            connection.execute("SAVEPOINT ha_message")
+            verdict, reason, count = self._effects(entry, cs, part.count if part else 0)
+            if not verdict.counts:
+                connection.execute("ROLLBACK TO ha_message")
+            connection.execute("RELEASE ha_message")
+        if cs.origin is not None and verdict not in (Verdict.REPEATED, Verdict.FOREIGN):
+            number = cs.origin.number
+            applied = number if verdict.counts and cs.kind is Kind.TRANSACTION else seen.applied
+            control.set_origin_seen(connection, cs.node, cs.process_id, number, applied)
+        if self._parts and cs.node:
+            self._drop_parts(cs)
+        schema = part is not None or any(c.command for c in cs.changes)
+        return Folded(entry, verdict, reason, schema=schema, kind=cs.kind, applied_changes=count)
+
+    def _effects(self, entry: Entry, cs: ChangeSet, parts: int) -> tuple[Verdict, str, int]:
+        earlier: Iterable[tuple[Change, ...]] = ()
+        if parts:
+            slices = self._all_parts(cs, parts)
+            if slices is None:
+                return Verdict.HOLE, "a part is missing", 0
+            earlier = changes_of(slices)
+            cs = cs.with_changes(())
+        if self._interceptor is None:
+            applied = self._applier.apply(cs, self._identify, earlier)
+            verdict = Verdict.APPLY if applied.applied else Verdict.FAILED
+        else:
+            verdict, applied = self._intercept(self._interceptor, entry, cs, earlier)
+        if verdict.counts:
+            for name in cs.virtual:
+                self._connection.execute(
+                    "INSERT OR REPLACE INTO ha_virtual VALUES (?, ?, ?, ?, ?)",
+                    (name, entry.sequence, cs.node, cs.process_id, cs.base),
+                )
+        return verdict, applied.reason, applied.rows
+
+    def _intercept(
+        self,
+        interceptor: Interceptor,
+        entry: Entry,
+        cs: ChangeSet,
+        earlier: Iterable[tuple[Change, ...]],
+    ) -> tuple[Verdict, Applied]:
+        raw = self._connection.raw
+        changes = [c for part in earlier for c in part] + list(cs.changes)
+        view = Intercepted(entry.sequence, cs.node, cs.database_id, entry.time_ns, changes)
+        error: HaError | None = None
+        try:
+            if interceptor.before_apply(view, raw):
+                return Verdict.INTERCEPTED, Applied(False, "an interceptor said so")
+            applied = self._applier.apply(cs.with_changes(tuple(view.changes)), self._identify)
+            if not applied.applied:
+                error = HaError(Code.NOT_APPLIED, applied.reason, sequence=entry.sequence)
+            interceptor.after_apply(view, raw, error)
+        except FormatError:
+            raise
+        except Exception as problem:
+            if problem is error:
+                return Verdict.FAILED, Applied(False, problem.message)
+            raise InterceptorError(f"interceptor: {type(problem).__name__}: {problem}") from problem
+        return Verdict.APPLY, applied
+
+    def _base(self, entry: Entry, cs: ChangeSet) -> Folded:
+        if self.position.uuid is None:
+            if cs.uuid is None:
+                raise FormatError("a base without the database's uuid")
+            self._connection.execute("UPDATE ha_log SET uuid = ? WHERE id = 1", (cs.uuid,))
+            self.refresh()
+        verdict = Verdict.APPLY if cs.uuid == self.position.uuid else Verdict.FOREIGN
+        return Folded(entry, verdict, kind=Kind.BASE)
+
+    def _seen(self, cs: ChangeSet) -> Seen:
+        if cs.origin is None:
+            return Seen(0, 0)
+        seen = control.origin_seen(self._connection, cs.node, cs.process_id)
+        return Seen(seen.number, seen.applied)
+
+    def _virtual_seen(self, cs: ChangeSet) -> list[VirtualSeen]:
+        return [
+            VirtualSeen(*row)
+            for name in cs.virtual
+            for row in self._connection.raw.execute(
+                "SELECT sequence, node, process_id, base FROM ha_virtual WHERE name = ?", (name,)
+            )
+        ]
+
+    # --- parts -----------------------------------------------------------------------
+
+    def _keep_part(self, entry: Entry, cs: ChangeSet, index: int) -> None:
+        number = cs.origin.number if cs.origin else 0
+        self._connection.execute(
+            "INSERT OR IGNORE INTO ha_parts VALUES (?, ?, ?, ?, ?)",
+            (cs.node, cs.process_id, number, index, entry.payload),
+        )
+        self._parts = True
+
+    def _all_parts(self, cs: ChangeSet, count: int) -> Iterator[ChangeSet] | None:
+        """The parts in order, this last one included; None if one is missing."""
+        key = (cs.node, cs.process_id, cs.origin.number if cs.origin else 0)
+        where = "WHERE node = ? AND process_id = ? AND number = ?"
+        kept = self._connection.execute(f"SELECT count(*) FROM ha_parts {where}", key)
+        if kept != count - 1:
+            return None
+
+        def each() -> Iterator[ChangeSet]:
+            for index in range(count - 1):
+                payload = self._connection.execute(
+                    f"SELECT payload FROM ha_parts {where} AND part = ?", (*key, index)
+                )
+                yield decode(payload)
+            yield cs
+
+        return each()
+
+    def _drop_parts(self, cs: ChangeSet) -> None:
+        """A whole message of a node ends what it, or an earlier process of it, left in parts."""
+        number = cs.origin.number if cs.origin else 0
+        self._connection.execute(
+            "DELETE FROM ha_parts WHERE node = ? AND (process_id <> ? OR number <= ?)",
+            (cs.node, cs.process_id, number),
+        )
+        self._parts = bool(self._connection.execute("SELECT count(*) FROM ha_parts"))
+
+    # --- dead letters ----------------------------------------------------------------
+
+    def _bury(self, entry: Entry, state: str, error: str = "") -> None:
+        self._connection.execute(
+            "INSERT INTO ha_dead_letters VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE"
+            " SET state = excluded.state, error = iif(excluded.error = '', error, excluded.error)",
+            (entry.sequence, entry.payload, error, entry.time_ns, state),
+        )

@@ -1,0 +1,99 @@
+"""The commit path on a log in memory: what a session is told, and what other nodes then hold."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+
+from ha.core.errors import Code, HaError
+from ha.engine.api import Statement
+from tests.support.cluster import open_cluster, settle
+
+
+async def test_a_write_is_read_back_and_reaches_the_other_node() -> None:
+    async with open_cluster(2) as nodes:
+        one, two = nodes
+        await one.run("CREATE TABLE t(id INTEGER PRIMARY KEY, x)")
+        result = await one.run("INSERT INTO t(x) VALUES (?), (?)", ["a", b"\x00\xff"])
+        assert (result.rows_affected, result.last_insert_id) == (2, 2)
+        assert await one.rows("SELECT * FROM t") == [(1, "a"), (2, b"\x00\xff")]
+        await settle(nodes)
+        assert await two.rows("SELECT * FROM t") == [(1, "a"), (2, b"\x00\xff")]
+
+
+async def test_concurrent_writers_on_two_nodes_converge() -> None:
+    async with open_cluster(2) as nodes:
+        await nodes[0].run("CREATE TABLE t(id INTEGER PRIMARY KEY, x)")
+        await settle(nodes)
+
+        async def write(node_index: int, writer: int) -> None:
+            for n in range(10):
+                await nodes[node_index].run(
+                    "INSERT OR REPLACE INTO t VALUES (?, ?)", [n, f"{node_index}-{writer}-{n}"]
+                )
+
+        async with trio.open_nursery() as nursery:
+            for index in range(2):
+                for writer in range(5):
+                    nursery.start_soon(write, index, writer)
+        last = await settle(nodes)
+        assert last == 102
+        rows = await nodes[0].rows("SELECT * FROM t")
+        assert len(rows) == 10
+        assert rows == await nodes[1].rows("SELECT * FROM t")
+
+
+async def test_a_list_is_one_transaction_or_none() -> None:
+    async with open_cluster(1) as [node]:
+        session = node.session()
+        results = await session.transaction(
+            [
+                Statement("CREATE TABLE t(id INTEGER PRIMARY KEY, x UNIQUE)"),
+                Statement("INSERT INTO t(x) VALUES (:x)", {"x": 1}),
+                Statement("SELECT * FROM t"),
+            ]
+        )
+        assert [r.rows for r in results] == [[], [], [(1, 1)]]
+        with pytest.raises(HaError) as info:
+            await session.transaction(
+                [Statement("INSERT INTO t(x) VALUES (2)"), Statement("INSERT INTO t(x) VALUES (1)")]
+            )
+        assert info.value.code is Code.UNIQUE_VIOLATION
+        assert await node.rows("SELECT count(*) FROM t") == [(1,)]
+
+
+async def test_interactive_transaction_commits_and_rolls_back() -> None:
+    async with open_cluster(2) as nodes:
+        session = nodes[0].session()
+        await session.execute("CREATE TABLE t(x)")
+        await session.execute("BEGIN")
+        await session.execute("INSERT INTO t VALUES (1)")
+        assert (await session.execute("SELECT * FROM t")).rows == [(1,)]
+        assert await nodes[0].rows("SELECT * FROM t") == []
+        await session.execute("COMMIT")
+        await session.execute("BEGIN")
+        await session.execute("DELETE FROM t")
+        await session.execute("ROLLBACK")
+        await settle(nodes)
+        assert await nodes[1].rows("SELECT * FROM t") == [(1,)]
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "ATTACH 'x' AS y",
+        "DETACH y",
+        "VACUUM",
+        "VACUUM INTO 'x'",
+        "SELECT load_extension('x')",
+        "PRAGMA writable_schema = ON",
+        "PRAGMA journal_mode = DELETE",
+        "DELETE FROM ha_stats",
+        "DROP TABLE ha_log",
+    ],
+)
+async def test_what_would_break_the_file_is_refused_by_name(sql: str) -> None:
+    async with open_cluster(1) as [node]:
+        with pytest.raises(HaError) as info:
+            await node.run(sql)
+        assert info.value.code is Code.REFUSED
