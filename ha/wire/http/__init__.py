@@ -1,0 +1,1 @@
+"""HTTP with JSON: ``create_app`` builds the application, ``serve`` puts it on a port."""
