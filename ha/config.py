@@ -334,7 +334,12 @@ class Config:
         metavar="PORT",
     )
     nats_store_dir: Path | None = option(
-        Group.NATS, None, "Where the server keeps its streams.", parse=read.path, metavar="DIR"
+        Group.NATS,
+        None,
+        "Where the server keeps its streams. Without it: beside the first database, FILE.nats, "
+        "or with -m in a temporary folder that goes when the node stops.",
+        parse=read.path,
+        metavar="DIR",
     )
     nats_user: str | None = option(
         Group.NATS,
