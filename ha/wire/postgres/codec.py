@@ -1,0 +1,363 @@
+"""Bytes from the frontend in, messages out. No I/O.
+
+Source: PostgreSQL documentation, "Message Formats" and "Message Flow" (protocol 3.0 and 3.2).
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from typing import Final
+
+from ha.wire.postgres.messages import (
+    Bind,
+    CancelRequest,
+    Close,
+    CopyData,
+    CopyDone,
+    CopyFail,
+    Describe,
+    Execute,
+    Flush,
+    FunctionCall,
+    GSSENCRequest,
+    Message,
+    Parse,
+    PasswordMessage,
+    Query,
+    SSLRequest,
+    Startup,
+    StartupMessage,
+    Sync,
+    Terminate,
+)
+
+MAX_STARTUP: Final = 10_000
+"""Bytes of a start-up packet; PostgreSQL's own limit."""
+
+MAX_BEFORE_LOGIN: Final = 65_536
+"""Bytes of a message before the user is known."""
+
+_CANCEL_CODE: Final = 80877102
+_SSL_CODE: Final = 80877103
+_GSS_CODE: Final = 80877104
+
+_INT32 = struct.Struct("!i")
+_INT16 = struct.Struct("!h")
+_EXECUTE = struct.Struct("!i")
+
+
+class ProtocolError(Exception):
+    """Input that breaks the protocol: the session ends with FATAL 08P01."""
+
+    def __init__(self, message: str, sqlstate: str = "08P01") -> None:
+        super().__init__(message)
+        self.message = message
+        self.sqlstate = sqlstate
+
+
+class FrontendDecoder:
+    """Cuts the stream of bytes into messages.
+
+    Until :attr:`started` is set packets have no type byte (start-up, SSL, cancel). Feed bytes
+    with :meth:`receive`, take messages with :meth:`next` until it answers None.
+    """
+
+    __slots__ = ("_buffer", "_position", "limit", "started")
+
+    def __init__(self, limit: int = MAX_BEFORE_LOGIN) -> None:
+        self._buffer = bytearray()
+        self._position = 0
+        self.limit = limit
+        self.started = False
+
+    @property
+    def buffered(self) -> int:
+        """Bytes received and not yet given out as messages."""
+        return len(self._buffer) - self._position
+
+    def receive(self, data: bytes | bytearray) -> None:
+        if self._position:
+            del self._buffer[: self._position]
+            self._position = 0
+        self._buffer += data
+
+    def next_startup(self) -> Startup | None:
+        """The next packet of the start-up phase; None: more bytes are needed.
+
+        Raises ProtocolError.
+        """
+        available = self.buffered
+        if available < 4:
+            return None
+        (length,) = _INT32.unpack_from(self._buffer, self._position)
+        if not 8 <= length <= MAX_STARTUP:
+            raise ProtocolError(
+                f"invalid length of startup packet: {length}; is this a PostgreSQL client?"
+            )
+        if available < length:
+            return None
+        start = self._position
+        packet = bytes(self._buffer[start + 4 : start + length])
+        self._position += length
+        return _decode_startup(packet)
+
+    def next(self) -> Message | None:
+        """The next message; None: more bytes are needed. Raises ProtocolError."""
+        buffer = self._buffer
+        start = self._position
+        available = len(buffer) - start
+        if available < 5:
+            return None
+        (length,) = _INT32.unpack_from(buffer, start + 1)
+        kind = buffer[start]
+        decode = _DECODERS.get(kind)
+        if decode is None:
+            raise ProtocolError(f"invalid frontend message type {kind}")
+        if length < 4:
+            raise ProtocolError(f"invalid message length {length} of message {chr(kind)!r}")
+        if length > self.limit:
+            raise ProtocolError(
+                f"message {chr(kind)!r} of {length} bytes is over the limit of {self.limit} bytes",
+                "54000",
+            )
+        if available <= length:
+            return None
+        body = bytes(memoryview(buffer)[start + 5 : start + 1 + length])
+        self._position = start + 1 + length
+        return decode(body)
+
+    def peek_types(self) -> bytes:
+        """The type bytes of the complete messages that wait in the buffer, in order.
+
+        Lets a server see whether a Sync follows at once. Stops at anything incomplete.
+        """
+        out = bytearray()
+        buffer = self._buffer
+        position = self._position
+        end = len(buffer)
+        while position + 5 <= end:
+            (length,) = _INT32.unpack_from(buffer, position + 1)
+            if length < 4 or position + 1 + length > end:
+                break
+            out.append(buffer[position])
+            if buffer[position] in b"SEQP":
+                break
+            position += 1 + length
+        return bytes(out)
+
+
+def _decode_startup(packet: bytes) -> Startup:
+    (code,) = _INT32.unpack_from(packet)
+    if code == _SSL_CODE:
+        _exact(packet, 4, "SSLRequest")
+        return SSLRequest()
+    if code == _GSS_CODE:
+        _exact(packet, 4, "GSSENCRequest")
+        return GSSENCRequest()
+    if code == _CANCEL_CODE:
+        if not 8 < len(packet) <= 8 + 256:
+            raise ProtocolError("invalid length of cancel request")
+        (process_id,) = struct.unpack_from("!i", packet, 4)
+        return CancelRequest(process_id, packet[8:])
+    major, minor = code >> 16, code & 0xFFFF
+    if major != 3:
+        raise ProtocolError(
+            f"unsupported frontend protocol {major}.{minor}: this server speaks 3.0 to 3.2",
+            "0A000",
+        )
+    return StartupMessage(minor, _decode_parameters(packet))
+
+
+def _decode_parameters(packet: bytes) -> dict[str, str]:
+    if not packet.endswith(b"\0"):
+        raise ProtocolError("invalid startup packet layout: expected terminator as last byte")
+    words = packet[4:-1].split(b"\0")
+    if words and words[-1] == b"":
+        words.pop()
+    if len(words) % 2:
+        raise ProtocolError("invalid startup packet layout: a name without a value")
+    out: dict[str, str] = {}
+    for name, value in zip(words[::2], words[1::2], strict=True):
+        if not name:
+            raise ProtocolError("invalid startup packet layout: an empty name")
+        out[_utf8(name)] = _utf8(value)
+    return out
+
+
+def _exact(packet: bytes, length: int, what: str) -> None:
+    if len(packet) != length:
+        raise ProtocolError(f"invalid length of {what}")
+
+
+def _utf8(data: bytes) -> str:
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise ProtocolError(
+            f'invalid byte sequence for encoding "UTF8": 0x{data[error.start]:02x}', "22021"
+        ) from error
+
+
+class _Reader:
+    """Reads the fields of one message; every overrun is a protocol error."""
+
+    __slots__ = ("data", "position", "what")
+
+    def __init__(self, data: bytes, what: str) -> None:
+        self.data = data
+        self.position = 0
+        self.what = what
+
+    def text(self) -> str:
+        end = self.data.find(b"\0", self.position)
+        if end < 0:
+            raise ProtocolError(f"invalid string in message {self.what}: no terminator")
+        raw = self.data[self.position : end]
+        self.position = end + 1
+        return _utf8(raw)
+
+    def int16s(self) -> tuple[int, ...]:
+        count = self.count()
+        return self._many("h", count, 2 * count)
+
+    def uint32s(self) -> tuple[int, ...]:
+        count = self.count()
+        return self._many("I", count, 4 * count)
+
+    def _many(self, letter: str, count: int, size: int) -> tuple[int, ...]:
+        if not count:
+            return ()
+        if self.position + size > len(self.data):
+            raise self.short()
+        out = struct.unpack_from(f"!{count}{letter}", self.data, self.position)
+        self.position += size
+        return out
+
+    def count(self) -> int:
+        if self.position + 2 > len(self.data):
+            raise self.short()
+        count = int.from_bytes(self.data[self.position : self.position + 2], "big")
+        self.position += 2
+        return count
+
+    def int32(self) -> int:
+        if self.position + 4 > len(self.data):
+            raise self.short()
+        (value,) = _INT32.unpack_from(self.data, self.position)
+        self.position += 4
+        return int(value)
+
+    def take(self, length: int) -> bytes:
+        if length < 0 or self.position + length > len(self.data):
+            raise self.short()
+        raw = self.data[self.position : self.position + length]
+        self.position += length
+        return raw
+
+    def end(self) -> None:
+        if self.position != len(self.data):
+            raise ProtocolError(f"invalid message format: data left over in message {self.what}")
+
+    def short(self) -> ProtocolError:
+        return ProtocolError(f"insufficient data left in message {self.what}")
+
+
+def _query(body: bytes) -> Query:
+    reader = _Reader(body, "Query")
+    sql = reader.text()
+    reader.end()
+    return Query(sql)
+
+
+def _parse(body: bytes) -> Parse:
+    reader = _Reader(body, "Parse")
+    name, sql = reader.text(), reader.text()
+    oids = reader.uint32s()
+    reader.end()
+    return Parse(name, sql, oids)
+
+
+def _bind(body: bytes) -> Bind:
+    reader = _Reader(body, "Bind")
+    portal, statement = reader.text(), reader.text()
+    parameter_formats = reader.int16s()
+    values: list[bytes | None] = []
+    for _ in range(reader.count()):
+        length = reader.int32()
+        if length < -1:
+            raise ProtocolError(f"invalid length {length} of a parameter in message Bind")
+        values.append(None if length == -1 else reader.take(length))
+    result_formats = reader.int16s()
+    reader.end()
+    for code in (*parameter_formats, *result_formats):
+        if code not in (0, 1):
+            raise ProtocolError(f"unsupported format code: {code}", "22023")
+    return Bind(portal, statement, parameter_formats, tuple(values), result_formats)
+
+
+def _describe(body: bytes) -> Describe:
+    return Describe(*_target(body, "Describe"))
+
+
+def _close(body: bytes) -> Close:
+    return Close(*_target(body, "Close"))
+
+
+def _target(body: bytes, what: str) -> tuple[str, str]:
+    reader = _Reader(body, what)
+    kind = reader.take(1)
+    name = reader.text()
+    reader.end()
+    if kind not in (b"S", b"P"):
+        raise ProtocolError(f"invalid {what} message subtype {kind[0]}")
+    return kind.decode(), name
+
+
+def _execute(body: bytes) -> Execute:
+    reader = _Reader(body, "Execute")
+    portal = reader.text()
+    max_rows = reader.int32()
+    reader.end()
+    return Execute(portal, max(max_rows, 0))
+
+
+_SYNC, _FLUSH, _TERMINATE, _COPY_DONE = Sync(), Flush(), Terminate(), CopyDone()
+
+
+def _empty(message: Message, what: str) -> Callable[[bytes], Message]:
+    def decode(body: bytes) -> Message:
+        if body:
+            raise ProtocolError(f"invalid message format: data left over in message {what}")
+        return message
+
+    return decode
+
+
+def _copy_fail(body: bytes) -> CopyFail:
+    reader = _Reader(body, "CopyFail")
+    reason = reader.text()
+    reader.end()
+    return CopyFail(reason)
+
+
+def _function_call(_body: bytes) -> FunctionCall:
+    return FunctionCall()
+
+
+_DECODERS: dict[int, Callable[[bytes], Message]] = {
+    ord("Q"): _query,
+    ord("P"): _parse,
+    ord("B"): _bind,
+    ord("D"): _describe,
+    ord("E"): _execute,
+    ord("C"): _close,
+    ord("S"): _empty(_SYNC, "Sync"),
+    ord("H"): _empty(_FLUSH, "Flush"),
+    ord("X"): _empty(_TERMINATE, "Terminate"),
+    ord("d"): CopyData,
+    ord("c"): _empty(_COPY_DONE, "CopyDone"),
+    ord("f"): _copy_fail,
+    ord("p"): PasswordMessage,
+    ord("F"): _function_call,
+}

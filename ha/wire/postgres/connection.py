@@ -1,0 +1,154 @@
+"""One conversation from ReadyForQuery to its end."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable
+from typing import Any
+
+import trio
+
+from ha.core.errors import Code, HaError
+from ha.engine.api import SessionApi, Sessions
+from ha.wire.postgres import backend
+from ha.wire.postgres.catalog import Identity, install
+from ha.wire.postgres.codec import ProtocolError
+from ha.wire.postgres.config import Config
+from ha.wire.postgres.conversation import Conversation
+from ha.wire.postgres.errors import Fatal, PgError
+from ha.wire.postgres.extended import Extended
+from ha.wire.postgres.messages import (
+    CopyData,
+    CopyDone,
+    CopyFail,
+    Flush,
+    FunctionCall,
+    Message,
+    PasswordMessage,
+    Query,
+    Sync,
+    Terminate,
+)
+from ha.wire.postgres.plan import PlanCache
+from ha.wire.postgres.settings import REPORTED, Settings
+from ha.wire.postgres.simple import simple_query
+from ha.wire.postgres.startup import Login
+
+
+def open_conversation(
+    login: Login, sessions: Sessions, config: Config, plans: PlanCache, process_id: int
+) -> Conversation:
+    """Choose the database, take the settings of the start-up message. Raises HaError, Fatal."""
+    settings = Settings()
+    settings.values["session_authorization"] = login.user
+    settings.defaults["session_authorization"] = login.user
+    _apply(settings, login)
+    ids = sessions.database_ids()
+    wanted = login.parameters.get("database", "") or login.user
+    identity = Identity(user=login.user, process_id=process_id, settings=settings)
+    session = _session(sessions, wanted, login.user, identity)
+    return Conversation(login.channel, session, settings, config.limits, plans, ids, process_id)
+
+
+def _session(sessions: Sessions, wanted: str, user: str, identity: Identity) -> SessionApi:
+    def prepare(connection: Any) -> None:
+        install(connection, identity)
+
+    open_session: Callable[..., SessionApi] = sessions.session
+    try:
+        session = open_session(wanted, protocol="postgres", prepare_connection=prepare)
+    except HaError as error:
+        if error.code is not Code.NOT_FOUND or wanted != user:
+            raise
+        session = open_session(None, protocol="postgres", prepare_connection=prepare)
+    identity.database = lambda: session.database_id
+    identity.databases = sessions.database_ids
+    return session
+
+
+def _apply(settings: Settings, login: Login) -> None:
+    """Start-up parameters, and those inside ``options`` (-c name=value, --name=value)."""
+    values: list[tuple[str, str]] = []
+    options = login.parameters.get("options", "")
+    try:
+        words = shlex.split(options.replace("\\ ", "\\\\ ")) if options else []
+    except ValueError as error:
+        raise Fatal("22023", f"malformed options {options!r}: {error}") from error
+    i = 0
+    while i < len(words):
+        word = words[i]
+        if word == "-c" and i + 1 < len(words):
+            i += 1
+            word = words[i]
+        elif word.startswith("-c"):
+            word = word[2:]
+        elif word.startswith("--"):
+            word = word[2:].replace("-", "_")
+        else:
+            raise Fatal("22023", f"invalid command-line argument for server process: {word}")
+        name, separator, value = word.partition("=")
+        if not separator:
+            raise Fatal("22023", f"-c {word} requires a value")
+        values.append((name, value))
+        i += 1
+    for name, value in login.parameters.items():
+        if name not in ("user", "database", "options", "replication") and name[:5] != "_pq_.":
+            values.append((name, value))
+    for name, value in values:
+        try:
+            settings.set(name, value, start=True)
+        except PgError as error:
+            raise Fatal(error.sqlstate, error.message, hint=error.hint) from error
+
+
+async def converse(conversation: Conversation) -> None:
+    """Until the client ends it. Raises Closed, ProtocolError, Fatal."""
+    channel, settings = conversation.channel, conversation.settings
+    settings.changed.clear()
+    for key, name in REPORTED.items():
+        channel.write(backend.parameter_status(name, settings.values[key]))
+    conversation.write_ready()
+    extended = Extended(conversation)
+    while True:
+        message = await _next(conversation)
+        if isinstance(message, Query):
+            extended.skipping = False
+            await simple_query(conversation, message.sql)
+        elif isinstance(message, Sync):
+            await extended.sync()
+        elif isinstance(message, Flush):
+            await channel.flush()
+        elif isinstance(message, Terminate):
+            return
+        elif isinstance(message, CopyData | CopyDone | CopyFail):
+            continue  # of a COPY that failed: the client did not know yet
+        elif isinstance(message, FunctionCall):
+            await _refuse_call(conversation)
+        elif isinstance(message, PasswordMessage):
+            raise ProtocolError("unexpected password message")
+        else:
+            await extended.handle(message)
+        if conversation.vanished:
+            return
+
+
+async def _next(conversation: Conversation) -> Message:
+    """The next message, within idle_in_transaction_session_timeout or idle_session_timeout."""
+    status = conversation.transactions.status
+    settings = conversation.settings
+    name = "idle_session_timeout" if status == "I" else "idle_in_transaction_session_timeout"
+    milliseconds = settings.milliseconds(name)
+    if not milliseconds:
+        return await conversation.channel.message()
+    with trio.move_on_after(milliseconds / 1000):
+        return await conversation.channel.message()
+    if status == "I":
+        raise Fatal("57P05", "terminating connection due to idle-session timeout")
+    raise Fatal("25P03", "terminating connection due to idle-in-transaction timeout")
+
+
+async def _refuse_call(conversation: Conversation) -> None:
+    await conversation.report(
+        PgError("0A000", "the function call protocol is not supported", hint="use SELECT")
+    )
+    conversation.write_ready()

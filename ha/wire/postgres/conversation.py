@@ -1,0 +1,285 @@
+"""The state of one client's session, and the running of one statement for it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import trio
+
+from ha.core.errors import Code, HaError
+from ha.core.values import Value
+from ha.engine.api import Kind, SessionApi
+from ha.wire.postgres import backend
+from ha.wire.postgres.channel import Channel, Closed
+from ha.wire.postgres.codec import ProtocolError
+from ha.wire.postgres.config import Limits
+from ha.wire.postgres.errors import PgError, from_ha
+from ha.wire.postgres.plan import Plan, PlanCache, make_plan
+from ha.wire.postgres.rows import BatchEncoder, ResultColumn, Row, batch_encoder
+from ha.wire.postgres.settings import Settings
+from ha.wire.postgres.sources import BATCH_ROWS, ListSource, QuerySource, Source, next_batch
+from ha.wire.postgres.tags import complete
+from ha.wire.postgres.transactions import Transactions
+
+
+@dataclass(slots=True)
+class Portal:
+    """A bound statement. ``source`` is None before the first Execute; ``ended`` after its end."""
+
+    plan: Plan
+    values: Sequence[Value] = ()
+    formats: Sequence[int] = ()
+    columns: tuple[ResultColumn, ...] = ()
+    source: Source | None = None
+    tag: str = ""
+    count: int | None = None
+    """Rows affected, of a statement that is no reading one."""
+    ended: bool = False
+    encode: BatchEncoder | None = None
+
+    async def aclose(self) -> None:
+        source, self.source = self.source, None
+        self.ended = True
+        if source is not None:
+            await source.aclose()
+
+
+@dataclass(slots=True)
+class Cursor:
+    """Of DECLARE. ``kept`` are the rows fetched so far where going back is allowed."""
+
+    name: str
+    plan: Plan
+    source: Source | None
+    scroll: bool
+    hold: bool
+    binary: bool
+    kept: list[Row] = field(default_factory=list)
+    position: int = 0
+    complete: bool = False
+
+
+@dataclass(slots=True)
+class Answer:
+    """What a command of this wire answers. ``tag`` is complete, count included."""
+
+    tag: str
+    columns: tuple[ResultColumn, ...] = ()
+    rows: list[Row] = field(default_factory=list)
+
+
+class Conversation:
+    """Everything that lives as long as the session. Used by one task, but for :meth:`cancel`."""
+
+    def __init__(
+        self,
+        channel: Channel,
+        session: SessionApi,
+        settings: Settings,
+        limits: Limits,
+        plans: PlanCache,
+        database_ids: Sequence[str],
+        process_id: int,
+    ) -> None:
+        self.channel = channel
+        self.session = session
+        self.settings = settings
+        self.limits = limits
+        self.plans = plans
+        self.default_database = database_ids[0] if database_ids else ""
+        self.process_id = process_id
+        self.statements: dict[str, Plan] = {}
+        self.sql_statements: set[str] = set()
+        self.portals: dict[str, Portal] = {}
+        self.cursors: dict[str, Cursor] = {}
+        self.transactions = Transactions(session, self.close_open, settings.end_transaction)
+        self.busy_since: float | None = None
+        self.cancelled_by: str | None = None
+        self.vanished = False
+
+    # --- cancellation ----------------------------------------------------------------
+
+    def cancel(self, reason: str = "user request") -> None:
+        """Interrupt the running statement, if one is running. From any task."""
+        if self.busy_since is not None:
+            self.cancelled_by = reason
+            self.session.cancel()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Around everything that statements do: cancel requests and statement_timeout count."""
+        self.busy_since = trio.current_time()
+        self.cancelled_by = None
+        milliseconds = self.settings.milliseconds("statement_timeout")
+        failure: Exception | None = None
+        try:
+            if milliseconds:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._time_out, milliseconds / 1000)
+                    try:
+                        yield
+                    except (HaError, PgError, ProtocolError, Closed) as error:
+                        failure = error  # a nursery would wrap it
+                    nursery.cancel_scope.cancel()
+            else:
+                yield
+        finally:
+            self.busy_since = None
+        if failure is not None:
+            raise failure
+
+    async def _time_out(self, seconds: float) -> None:
+        await trio.sleep(seconds)
+        self.cancel("statement timeout")
+
+    # --- statements ------------------------------------------------------------------
+
+    @property
+    def as_text(self) -> bool:
+        return self.settings.values["ha.result_types"] == "text"
+
+    async def plan(self, sql: str, declared: Sequence[int] = ()) -> Plan:
+        return await make_plan(self.session, sql, declared, self.plans, as_text=self.as_text)
+
+    def check_allowed(self, plan: Plan) -> None:
+        """Refuse what a failed or a read-only transaction does not take. Raises PgError."""
+        if self.transactions.failed and not (plan.command and plan.command.in_failed):
+            self.transactions.check()
+        if plan.kind in (Kind.WRITE, Kind.DDL):
+            read_only = self.transactions.read_only or (
+                not self.transactions.active
+                and self.settings.values["default_transaction_read_only"] == "on"
+            )
+            if read_only:
+                raise PgError("25006", f"cannot execute {plan.tag} in a read-only transaction")
+
+    async def open(self, portal: Portal, *, more_follows: bool) -> None:
+        """Run the statement of ``portal`` as far as its first rows. Raises HaError, PgError.
+
+        ``more_follows``: other statements of the same implicit transaction come after it.
+        """
+        plan = portal.plan
+        transactions = self.transactions
+        if plan.command is not None:
+            from ha.wire.postgres.perform import perform
+
+            answer = await perform(self, plan.command)
+            portal.source = ListSource(answer.rows)
+            portal.columns = answer.columns
+            portal.tag = answer.tag
+            portal.count = -1
+        elif plan.kind is Kind.READ:
+            portal.source = await QuerySource.open(self.session, plan, list(portal.values))
+            portal.tag = plan.tag
+        else:
+            if more_follows and plan.kind in (Kind.WRITE, Kind.DDL):
+                await transactions.begin_implicit()
+            result = await self.session.execute(plan.sql, portal.values or None)
+            portal.source = ListSource(result.rows)
+            portal.tag = plan.tag
+            portal.count = result.rows_affected if plan.kind is Kind.WRITE else None
+            if result.rows and len(result.rows[0]) != len(portal.columns):
+                raise PgError("0A000", "cached plan must not change result type")
+        if portal.columns and portal.encode is None:
+            portal.encode = batch_encoder(
+                portal.columns,
+                expand_formats(portal.formats, len(portal.columns)),
+                self.settings.zone,
+            )
+
+    async def send_rows(self, portal: Portal, max_rows: int) -> None:
+        """DataRows, then CommandComplete or PortalSuspended. ``max_rows`` 0: all."""
+        source = portal.source
+        channel = self.channel
+        sent = 0
+        if source is not None and portal.columns:
+            encode = portal.encode
+            assert encode is not None
+            batch = BATCH_ROWS
+            while True:
+                wanted = min(batch, max_rows - sent) if max_rows else batch
+                rows = await source.fetch(wanted)
+                if rows:
+                    data = encode(rows)
+                    channel.write(data)
+                    sent += len(rows)
+                    batch = next_batch(len(rows), len(data))
+                    if len(rows) == wanted:
+                        await channel.drain()
+                        if self.cancelled_by is not None:
+                            raise HaError(Code.CANCELLED, "the statement was cancelled")
+                if len(rows) < wanted:
+                    break
+                if sent == max_rows:
+                    channel.write(backend.PORTAL_SUSPENDED)
+                    return
+        await portal.aclose()
+        if portal.count == -1:
+            channel.write(backend.command_complete(portal.tag))
+        else:
+            count = sent if portal.count is None else portal.count
+            channel.write(backend.command_complete(complete(portal.tag, count)))
+
+    # --- the end of things --------------------------------------------------------------
+
+    async def close_open(self, committing: bool) -> None:
+        """Before a transaction ends: portals and cursors do not outlive it."""
+        for portal in list(self.portals.values()):
+            await portal.aclose()
+        self.portals.clear()
+        if not self.cursors:
+            return
+        from ha.wire.postgres.cursors import end_cursors
+
+        await end_cursors(self, committing)
+
+    async def report(self, error: Exception, sql: str | None = None) -> None:
+        """Send an error, and let the transaction fail."""
+        self.channel.write(backend.error_response(self.notice(error, sql)))
+        try:
+            await self.transactions.fail()
+        except HaError as second:
+            self.channel.write(backend.notice_response(from_ha(second)))
+
+    def notice(self, error: Exception, sql: str | None = None) -> backend.Notice:
+        if isinstance(error, PgError):
+            return error.notice()
+        assert isinstance(error, HaError)
+        if error.code is Code.CANCELLED and self.cancelled_by is not None:
+            return backend.Notice(
+                "ERROR", "57014", f"canceling statement due to {self.cancelled_by}"
+            )
+        return from_ha(error, sql)
+
+    def write_ready(self) -> None:
+        for name, value in self.settings.take_changes():
+            self.channel.write(backend.parameter_status(name, value))
+        self.channel.write(backend.ready_for_query(self.transactions.status))
+
+    def warn(self, message: str, sqlstate: str = "01000") -> None:
+        self.channel.write(backend.notice_response(backend.Notice("WARNING", sqlstate, message)))
+
+    async def aclose(self) -> None:
+        """Roll back and give everything back. Never raises."""
+        with trio.CancelScope(shield=True):
+            for portal in self.portals.values():
+                await portal.aclose()
+            for cursor in self.cursors.values():
+                if cursor.source is not None:
+                    await cursor.source.aclose()
+            await self.session.aclose()
+
+
+def expand_formats(formats: Sequence[int], count: int) -> list[int]:
+    """None: all text; one: for all; else one for each. Raises PgError 08P01."""
+    if not formats:
+        return [0] * count
+    if len(formats) == 1:
+        return [formats[0]] * count
+    if len(formats) != count:
+        raise PgError(
+            "08P01", f"bind message has {len(formats)} result formats but query has {count} columns"
+        )
+    return list(formats)

@@ -1,0 +1,203 @@
+"""The extended query protocol: Parse, Bind, Describe, Execute, Close, Sync, Flush.
+
+Source: PostgreSQL documentation, "Message Flow", "Extended Query" and "Pipelining".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ha.core.errors import HaError
+from ha.core.values import Value
+from ha.engine.api import Kind
+from ha.wire.postgres import backend
+from ha.wire.postgres.commands import Copy
+from ha.wire.postgres.conversation import Conversation, Portal, expand_formats
+from ha.wire.postgres.decode import decoder
+from ha.wire.postgres.errors import PgError
+from ha.wire.postgres.lexer import split
+from ha.wire.postgres.messages import Bind, Close, Describe, Execute, Message, Parse
+from ha.wire.postgres.perform import describe_command
+from ha.wire.postgres.plan import Plan
+from ha.wire.postgres.rows import ResultColumn
+
+
+class Extended:
+    """After an error everything up to the next Sync is skipped."""
+
+    def __init__(self, conversation: Conversation) -> None:
+        self._c = conversation
+        self.skipping = False
+
+    async def handle(self, message: Message) -> None:
+        """Parse, Bind, Describe, Execute or Close. Raises Closed."""
+        if self.skipping:
+            return
+        sql: str | None = None
+        try:
+            if isinstance(message, Bind):
+                await self._bind(message)
+            elif isinstance(message, Execute):
+                await self._execute(message)
+            elif isinstance(message, Parse):
+                sql = message.sql
+                await self._parse(message)
+            elif isinstance(message, Describe):
+                self._describe(message)
+            elif isinstance(message, Close):
+                await self._close(message)
+        except (HaError, PgError) as error:
+            self.skipping = True
+            await self._c.report(error, sql)
+
+    async def sync(self) -> None:
+        """The end of a pipeline, and of its implicit transaction."""
+        self.skipping = False
+        c = self._c
+        transactions = c.transactions
+        if transactions.status == "I":
+            try:
+                async with c.running():
+                    await c.close_open(True)
+                    await transactions.end_implicit()
+            except (HaError, PgError) as error:
+                await c.report(error)
+        c.write_ready()
+
+    async def _parse(self, message: Parse) -> None:
+        c = self._c
+        if message.name and message.name in c.statements:
+            raise PgError("42P05", f'prepared statement "{message.name}" already exists')
+        if len(c.statements) >= c.limits.prepared_statements:
+            raise PgError(
+                "53400",
+                f"there are {len(c.statements)} prepared statements in this session",
+                hint="DEALLOCATE some, or let the driver cache fewer",
+            )
+        texts = split(message.sql)
+        if len(texts) > 1:
+            raise PgError("42601", "cannot insert multiple commands into a prepared statement")
+        async with c.running():
+            plan = await c.plan(texts[0] if texts else "", message.parameter_oids)
+        c.check_allowed(plan)
+        if plan.command is not None:
+            plan.columns = await describe_command(c, plan.command)
+        c.statements[message.name] = plan
+        c.channel.write(backend.PARSE_COMPLETE)
+
+    async def _bind(self, message: Bind) -> None:
+        c = self._c
+        plan = self._statement(message.statement)
+        c.check_allowed(plan)
+        if message.portal:
+            if message.portal in c.portals:
+                raise PgError("42P03", f'cursor "{message.portal}" already exists')
+            if len(c.portals) >= c.limits.portals:
+                raise PgError("53400", f"there are {len(c.portals)} open portals")
+        else:
+            old = c.portals.pop("", None)
+            if old is not None and old.source is not None:
+                await old.aclose()
+        values = bind_values(plan, message, c)
+        if message.result_formats:
+            expand_formats(message.result_formats, len(plan.columns))
+        c.portals[message.portal] = Portal(plan, values, message.result_formats, plan.columns)
+        c.channel.write(backend.BIND_COMPLETE)
+
+    def _describe(self, message: Describe) -> None:
+        c = self._c
+        if message.kind == "S":
+            plan = self._statement(message.name)
+            c.channel.write(backend.parameter_description([p.oid for p in plan.parameters]))
+            self._describe_columns(plan.columns, [0] * len(plan.columns))
+            return
+        portal = self._portal(message.name)
+        self._describe_columns(portal.columns, expand_formats(portal.formats, len(portal.columns)))
+
+    def _describe_columns(self, columns: tuple[ResultColumn, ...], formats: Sequence[int]) -> None:
+        if columns:
+            fields = [c.field(f) for c, f in zip(columns, formats, strict=True)]
+            self._c.channel.write(backend.row_description(fields))
+        else:
+            self._c.channel.write(backend.NO_DATA)
+
+    async def _execute(self, message: Execute) -> None:
+        c = self._c
+        portal = self._portal(message.portal)
+        plan = portal.plan
+        if plan.kind is Kind.EMPTY:
+            c.channel.write(backend.EMPTY_QUERY)
+            return
+        c.check_allowed(plan)
+        async with c.running():
+            if isinstance(plan.command, Copy):
+                from ha.wire.postgres.copy import run_copy
+
+                await run_copy(c, plan.command, more_follows=self._more_follows())
+                return
+            if portal.source is None:
+                if portal.ended:
+                    raise PgError("55000", f'portal "{message.portal}" cannot be run')
+                ends = plan.command is not None
+                await c.open(portal, more_follows=not ends and self._more_follows())
+            await c.send_rows(portal, message.max_rows)
+
+    def _more_follows(self) -> bool:
+        """Does anything but the Sync that ends the pipeline come after this Execute?
+
+        What has arrived tells. If it does not reach as far as a Sync, the client may send more,
+        and the statement must be able to roll back with it.
+        """
+        types = self._c.channel.decoder.peek_types()
+        return not types.endswith(b"S") or b"P" in types
+
+    async def _close(self, message: Close) -> None:
+        c = self._c
+        if message.kind == "S":
+            c.statements.pop(message.name, None)
+        else:
+            portal = c.portals.pop(message.name, None)
+            if portal is not None:
+                await portal.aclose()
+        c.channel.write(backend.CLOSE_COMPLETE)
+
+    def _statement(self, name: str) -> Plan:
+        plan = self._c.statements.get(name)
+        if plan is None:
+            shown = f'prepared statement "{name}"' if name else "unnamed prepared statement"
+            raise PgError("26000", f"{shown} does not exist")
+        return plan
+
+    def _portal(self, name: str) -> Portal:
+        portal = self._c.portals.get(name)
+        if portal is None:
+            raise PgError("34000", f'portal "{name}" does not exist')
+        return portal
+
+
+def bind_values(plan: Plan, message: Bind, c: Conversation) -> list[Value]:
+    """The parameters as SQLite values. Raises PgError."""
+    count = len(plan.parameters)
+    if len(message.values) != count:
+        raise PgError(
+            "08P01",
+            f"bind message supplies {len(message.values)} parameters, but prepared statement"
+            f' "{message.statement}" requires {count}',
+        )
+    formats = message.parameter_formats
+    if len(formats) not in (0, 1, count):
+        raise PgError(
+            "08P01", f"bind message has {len(formats)} parameter formats but {count} parameters"
+        )
+    out: list[Value] = []
+    for i, (kind, data) in enumerate(zip(plan.parameters, message.values, strict=True)):
+        if data is None:
+            out.append(None)
+            continue
+        format = formats[i] if len(formats) > 1 else formats[0] if formats else 0
+        try:
+            out.append(decoder(kind, bool(format), c.settings.zone)(data))
+        except PgError as error:
+            error.detail = error.detail or f"parameter ${i + 1}"
+            raise
+    return out
