@@ -61,7 +61,7 @@ async def run(
                 task_status.started(node)
                 logger.info(
                     "serving",
-                    extra={"name": config.name, "databases": ",".join(databases.database_ids())},
+                    extra={"node": config.name, "databases": ",".join(databases.database_ids())},
                 )
                 await node.shutdown.wait()
             await databases.stop()
