@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -77,13 +77,26 @@ async def _serve(config: Config, node: Node, nursery: trio.Nursery) -> None:
         max_body=config.max_body,
         health=lambda: Readiness(databases.not_ready()),
     )
-    addresses = await nursery.start(
-        lambda task_status: serve_http(
-            app, port=config.port, shutdown=node.shutdown.wait, task_status=task_status
+    with _opening("HTTP", "--port", config.port):
+        addresses = await nursery.start(
+            lambda task_status: serve_http(
+                app, port=config.port, shutdown=node.shutdown.wait, task_status=task_status
+            )
         )
-    )
     node.http_port = addresses[0].port
     logger.info("http", extra={"port": node.http_port})
+
+
+@contextmanager
+def _opening(protocol: str, flag: str, port: int) -> Iterator[None]:
+    """Say which port it is that cannot be had."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise HaError(
+            Code.UNAVAILABLE, f"cannot serve {protocol} on port {port} ({flag}): {reason}"
+        ) from error
 
 
 @asynccontextmanager
