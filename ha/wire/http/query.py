@@ -1,0 +1,164 @@
+"""The query endpoint: one request is one session and one transaction."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from urllib.parse import parse_qs
+
+import trio
+
+from ha.core.errors import Code, HaError
+from ha.engine.api import Result, SessionApi, Sessions, Status
+from ha.wire.http.asgi import Headers, Reply, error_reply, incident
+from ha.wire.http.codec import Format, Query, decode_query, encode_results
+
+_log = logging.getLogger("ha.http")
+
+TXSEQ_HEADER = b"x-txseq"
+TXSEQ_COOKIE = b"_txseq"
+
+# A body beyond this is parsed in a thread: it would keep the loop for more than a millisecond
+# or two, and with it everybody else.
+_THREAD_FROM_BYTES = 64 * 1024
+_CLOSE_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the query string asks for."""
+
+    answer: Format
+    local: bool = False
+
+
+class Call:
+    """One request in the making. ``abandon`` may be called from another task."""
+
+    def __init__(self, database_id: str | None, query_string: bytes, headers: Headers) -> None:
+        self.database_id = database_id
+        self.query_string = query_string
+        self.headers = headers
+        self.session: SessionApi | None = None
+
+    def abandon(self) -> None:
+        """The client went away: interrupt the statement, if one runs."""
+        if self.session is not None:
+            self.session.cancel()
+
+
+class QueryEndpoint:
+    """Runs requests on sessions of their own.
+
+    ``max_rows`` bounds the rows of one statement's result: a result is held in memory.
+    """
+
+    def __init__(self, sessions: Sessions, *, max_rows: int | None) -> None:
+        self._sessions = sessions
+        self._max_rows = max_rows
+
+    async def answer(self, call: Call, body: bytes | bytearray) -> Reply:
+        """The reply, also to what goes wrong. Raises nothing but trio.Cancelled."""
+        try:
+            options = parse_options(call.query_string)
+            txseq = wanted_txseq(call.headers)
+            if len(body) < _THREAD_FROM_BYTES:
+                query = decode_query(body)
+            else:
+                query = await trio.to_thread.run_sync(decode_query, body)
+            results, written = await self._run(call, query, txseq)
+            return await _reply(results, query.many, options.answer, written)
+        except HaError as error:
+            return error_reply(error)
+        except Exception:
+            mark, told = incident("running the statements")
+            _log.exception("a query failed in an unforeseen way", extra={"incident": mark})
+            return error_reply(told)
+
+    async def _run(self, call: Call, query: Query, txseq: int) -> tuple[list[Result], int]:
+        session = self._sessions.session(call.database_id, protocol="http")
+        call.session = session
+        try:
+            if txseq:
+                await session.wait_for(txseq)
+            if query.many:
+                results = []
+                if query.statements:
+                    results = await session.transaction(query.statements, max_rows=self._max_rows)
+                return results, session.txseq
+            (statement,) = query.statements
+            result = await session.execute(statement.sql, statement.params, max_rows=self._max_rows)
+            if session.status is not Status.IDLE:
+                raise HaError(
+                    Code.BAD_REQUEST,
+                    "a transaction cannot stay open between requests: it was rolled back",
+                    hint="send its statements as one list, without BEGIN and COMMIT",
+                )
+            return [result], session.txseq
+        finally:
+            call.session = None
+            with trio.move_on_after(_CLOSE_SECONDS, shield=True):
+                await session.aclose()
+
+
+async def _reply(results: list[Result], many: bool, answer: Format, written: int) -> Reply:
+    pieces: list[bytes] = []
+    for piece in encode_results(results, many=many, answer=answer):
+        if pieces:
+            await trio.lowlevel.checkpoint()
+        pieces.append(piece)
+    headers: Headers = []
+    if written:
+        number = b"%d" % written
+        headers.append((TXSEQ_HEADER, number))
+        headers.append(
+            (b"set-cookie", b"%s=%s; Path=/; HttpOnly; SameSite=Lax" % (TXSEQ_COOKIE, number))
+        )
+    return Reply(200, pieces, headers)
+
+
+_DEFAULT_OPTIONS = Options(Format())
+_BOOLEANS = {"true": True, "1": True, "": True, "false": False, "0": False}
+
+
+def parse_options(query_string: bytes) -> Options:
+    """``local``, ``blob`` and ``bigint``; other names are ignored.
+
+    Raises HaError(BAD_REQUEST) for a value that none of them has.
+    """
+    if not query_string:
+        return _DEFAULT_OPTIONS
+    given = parse_qs(query_string.decode("latin-1"), keep_blank_values=True)
+    local = given.get("local", ["false"])[-1].lower()
+    blob = given.get("blob", ["object"])[-1]
+    bigint = given.get("bigint", ["number"])[-1]
+    if local not in _BOOLEANS:
+        raise HaError(Code.BAD_REQUEST, "local takes true or false")
+    if blob not in ("object", "base64"):
+        raise HaError(Code.BAD_REQUEST, "blob takes object or base64")
+    if bigint not in ("number", "string"):
+        raise HaError(Code.BAD_REQUEST, "bigint takes number or string")
+    return Options(Format(blob == "base64", bigint == "string"), _BOOLEANS[local])
+
+
+def wanted_txseq(headers: Headers) -> int:
+    """The newest sequence that the client presents, in the header or the cookie; 0: none."""
+    wanted = 0
+    for name, value in headers:
+        if name == TXSEQ_HEADER:
+            wanted = max(wanted, _sequence(value, "the header X-Txseq"))
+        elif name == b"cookie":
+            for pair in value.split(b";"):
+                key, _, content = pair.strip().partition(b"=")
+                if key == TXSEQ_COOKIE:
+                    wanted = max(wanted, _sequence(content.strip(b'"'), "the cookie _txseq"))
+    return wanted
+
+
+def _sequence(text: bytes, what: str) -> int:
+    text = text.strip()
+    if not text.isdigit() or len(text) > 20 or int(text) >= 2**64:
+        raise HaError(
+            Code.BAD_REQUEST, f"{what} must be a sequence as the node answered it: a whole number"
+        )
+    return int(text)
