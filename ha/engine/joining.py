@@ -77,7 +77,7 @@ async def join(
         if not empty:
             await _adopt_equal(store, log, state)
             return Joined()
-        await _join_from_start(store, database_id, broker, log, state)
+        await _join_from_start(store, database_id, broker, log, state, runtime)
         return Joined()
 
 
@@ -153,7 +153,8 @@ async def publish_snapshot(
             lambda: position_of(copy.path, log.subject)
         )
         sequence = position.applied
-        await broker.put_snapshot(database_id, copy_chunks(copy.path), {"seq": str(sequence)})
+        chunks = copy_chunks(copy.path, runtime.run_in_thread)
+        await broker.put_snapshot(database_id, chunks, {"seq": str(sequence)})
         return sequence
     finally:
         copy.remove()
@@ -189,7 +190,12 @@ def _not_its_log(subject: str) -> HaError:
 
 
 async def _join_from_start(
-    store: Store, database_id: str, broker: Broker, log: Log, state: LogState
+    store: Store,
+    database_id: str,
+    broker: Broker,
+    log: Log,
+    state: LogState,
+    runtime: Runtime,
 ) -> None:
     entry = await log.entry(state.subject_first)
     first: ChangeSet | None = None
@@ -203,7 +209,7 @@ async def _join_from_start(
         not whole or (first.kind is Kind.BASE and "digest" in first.extra)
     )
     if from_snapshot:
-        await load_snapshot(store, database_id, broker, log, state)
+        await load_snapshot(store, database_id, broker, log, state, runtime)
         return
     connection = store.executor
     connection.execute("BEGIN IMMEDIATE")
@@ -212,7 +218,12 @@ async def _join_from_start(
 
 
 async def load_snapshot(
-    store: Store, database_id: str, broker: Broker, log: Log, state: LogState
+    store: Store,
+    database_id: str,
+    broker: Broker,
+    log: Log,
+    state: LogState,
+    runtime: Runtime,
 ) -> None:
     """Replace the file's content by the latest snapshot. Raises HaError if there is none."""
     headers: dict[str, str] | None = None
@@ -231,7 +242,7 @@ async def load_snapshot(
             hint="start a node that still has the database; it publishes a snapshot",
         )
     chunks: AsyncIterator[bytes] = broker.get_snapshot(database_id)
-    await restore(store, chunks)
+    await restore(store, chunks, runtime.run_in_thread)
     connection = store.executor
     control.ensure(connection, log.subject)
     position = control.position(connection, log.subject)

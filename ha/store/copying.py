@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import apsw
-import trio
 
 from ha.store.connection import Connection
 from ha.store.control import Position, position
@@ -61,19 +61,23 @@ def position_of(path: str, subject: str) -> Position:
         raw.close(True)
 
 
-async def copy_chunks(path: str) -> AsyncIterator[bytes]:
+RunInThread = Callable[[Callable[[], Any]], Awaitable[Any]]
+"""Runs work that waits for the disk beside the event loop: ``Runtime.run_in_thread``."""
+
+
+async def copy_chunks(path: str, run_in_thread: RunInThread) -> AsyncIterator[bytes]:
     """The bytes of a file, ``CHUNK`` at a time."""
-    async with await trio.open_file(path, "rb") as file:
-        while chunk := await file.read(CHUNK):
+    with open(path, "rb") as file:  # noqa: ASYNC230  # opening waits for nothing
+        while chunk := await run_in_thread(lambda: file.read(CHUNK)):
             yield chunk
 
 
-async def restore(store: Store, chunks: AsyncIterator[bytes]) -> None:
+async def restore(store: Store, chunks: AsyncIterator[bytes], run_in_thread: RunInThread) -> None:
     """Replace the store's file by ``chunks``, whole or not at all."""
     incoming = store.path + ".incoming"
-    async with await trio.open_file(incoming, "wb") as file:
+    with open(incoming, "wb") as file:  # noqa: ASYNC230  # opening waits for nothing
         async for chunk in chunks:
-            await file.write(chunk)
-        await file.flush()
-        await trio.to_thread.run_sync(os.fsync, file.fileno())
+            await run_in_thread(partial(file.write, chunk))
+        file.flush()
+        await run_in_thread(lambda: os.fsync(file.fileno()))
     store.replace_by(incoming)
