@@ -124,6 +124,9 @@ class ChangeSet:
 # --- encoding ------------------------------------------------------------------------
 
 
+_to_json = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
+
+
 def encode_change(c: Change) -> dict[str, Any]:
     """Absent means zero or empty, as the existing encoder writes it."""
     out: dict[str, Any] = {"database": c.database, "operation": c.operation.value}
@@ -186,7 +189,7 @@ def encode(cs: ChangeSet) -> bytes:
         "timestamp_ns": cs.timestamp_ns,
         "ha": ours,
     }
-    return json.dumps(message, separators=(",", ":"), allow_nan=False).encode("ascii")
+    return _to_json(message).encode("ascii")
 
 
 # --- decoding ------------------------------------------------------------------------

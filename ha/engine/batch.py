@@ -16,7 +16,7 @@ def run_batch(executor: Executor, units: list[Unit]) -> None:
     OverBudget (everything is to be run again) and HaError when no transaction can be begun.
     """
     for unit in units:
-        unit.reset()
+        unit.clear()
     while True:
         connection = executor.connection
         connection.execute("BEGIN IMMEDIATE")

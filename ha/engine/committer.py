@@ -412,6 +412,10 @@ class Committer:
             sequence=halt.entry.sequence,
         )
         logger.error("halted at %d: %s", halt.entry.sequence, halt.reason)
+        for entry in self._inbox:
+            unit = self._under_way.pop(entry.message_id, None)
+            if unit is not None and entry.message_id == unit.last_id:
+                self._written(unit, entry.sequence)
 
     def _find_skip(self) -> bool:
         """Has a message further on let all nodes pass over the one we stand before?"""
@@ -722,14 +726,15 @@ class Committer:
             # Even a refusal says nothing of the first try: only the log can.
             self._doubt(unit)
 
-    def _written(self, unit: Unit) -> None:
-        """The broker has it, but the log has not brought it back in time."""
+    def _written(self, unit: Unit, sequence: int | None = None) -> None:
+        """The log has it, but this node cannot apply it yet."""
         if unit.stage is not Stage.DONE:
             unit.fail(
                 HaError(
                     Code.WRITTEN_NOT_APPLIED,
-                    "the transaction is in the log, but this node has not applied it in time",
+                    "the transaction is in the log, but this node could not apply it in time",
                     hint="do not send it again; the node applies it when it has caught up",
+                    sequence=sequence,
                 )
             )
 

@@ -16,7 +16,24 @@ _TRANSACTION = {"BEGIN": Kind.BEGIN, "COMMIT": Kind.COMMIT, "ROLLBACK": Kind.ROL
 _SAVEPOINT = {"BEGIN": Kind.SAVEPOINT, "RELEASE": Kind.RELEASE, "ROLLBACK": Kind.ROLLBACK_TO}
 
 
+def described(parsed: Parsed) -> tuple[Kind, tuple[Column, ...]]:
+    """Kind and result columns, worked out once."""
+    memo: tuple[Kind, tuple[Column, ...]] | None = parsed.memo
+    if memo is None:
+        columns = tuple(Column(*c) for c in parsed.columns)
+        memo = parsed.memo = (_kind(parsed), columns)
+    return memo
+
+
 def kind_of(parsed: Parsed) -> Kind:
+    return described(parsed)[0]
+
+
+def columns_of(parsed: Parsed) -> tuple[Column, ...]:
+    return described(parsed)[1]
+
+
+def _kind(parsed: Parsed) -> Kind:
     if parsed.empty:
         return Kind.EMPTY
     if parsed.transaction is not None:
@@ -32,10 +49,6 @@ def kind_of(parsed: Parsed) -> Kind:
     return Kind.WRITE
 
 
-def columns_of(parsed: Parsed) -> tuple[Column, ...]:
-    return tuple(Column(*c) for c in parsed.columns)
-
-
 def to_prepared(parsed: Parsed) -> Prepared:
     return Prepared(
         sql=parsed.sql,
@@ -48,14 +61,8 @@ def to_prepared(parsed: Parsed) -> Prepared:
 
 
 def to_result(parsed: Parsed, ran: Ran) -> Result:
-    return Result(
-        kind=kind_of(parsed),
-        verb=parsed.verb,
-        columns=columns_of(parsed),
-        rows=ran.rows,
-        rows_affected=ran.rows_affected,
-        last_insert_id=ran.last_insert_id,
-    )
+    kind, columns = described(parsed)
+    return Result(kind, parsed.verb, columns, ran.rows, ran.rows_affected, ran.last_insert_id)
 
 
 class StatementCache:

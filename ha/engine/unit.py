@@ -75,8 +75,12 @@ class Unit:
             self.done.set()
 
     def reset(self) -> None:
-        """Ready to be executed once more."""
+        """Back into the queue, to be executed once more."""
+        self.clear()
         self.stage = Stage.WAITING
+
+    def clear(self) -> None:
+        """Forget what became of it so far."""
         self.results = []
         self.error = None
         self.captured = None

@@ -75,7 +75,7 @@ class Parsed:
 
     ``writes`` names the tables of ``main`` that it may change, triggers and cascades included
     as far as SQLite announces them; ``temp``: it reads or writes the temp schema;
-    ``pragma``: (name, value).
+    ``pragma``: (name, value). ``memo``: room for what a caller derives from it once.
     """
 
     sql: str
@@ -92,6 +92,7 @@ class Parsed:
     transaction: str | None = None
     savepoint: tuple[str, str] | None = None
     writes: frozenset[str] = field(default_factory=frozenset)
+    memo: Any = None
 
     @property
     def ddl(self) -> bool:

@@ -1,0 +1,55 @@
+"""Messages that no rule can take: kept, shown, and passed over by all nodes alike."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+
+from ha.core.errors import Code, HaError
+from ha.engine.dead_letters import dead_letters, skip
+from ha.log.api import Outgoing
+from tests.support.cluster import TestNode, open_cluster, settle
+
+
+async def halted(node: TestNode) -> None:
+    """Wait until the node stands before a message."""
+    with trio.fail_after(5):
+        while node.database.committer.halted_at is None:
+            await trio.sleep(0.01)
+
+
+@pytest.mark.parametrize("payload", [b"not json", b"[]", b'{"changes":[{"operation":"PUT"}]}'])
+async def test_a_broken_message_halts_all_nodes_until_it_is_skipped(payload: bytes) -> None:
+    async with open_cluster(2) as nodes:
+        one, two = nodes
+        await one.run("CREATE TABLE t(x)")
+        ack = await one.database.log.publish_one(Outgoing("bad", payload), 5)
+        for node in nodes:
+            await halted(node)
+            [letter] = await dead_letters(node.database)
+            assert (letter.sequence, letter.message, letter.state) == (
+                ack.sequence, payload, "halted",
+            )  # fmt: skip
+            assert letter.error
+            assert str(ack.sequence) in (node.databases.not_ready() or "")
+            assert await node.rows("SELECT count(*) FROM t") == [(0,)]
+            with pytest.raises(HaError) as info:
+                await node.run("INSERT INTO t VALUES (1)")
+            assert info.value.code is Code.UNAVAILABLE
+        await skip(two.database, ack.sequence)
+        await settle(nodes)
+        await one.run("INSERT INTO t VALUES (1)")
+        await settle(nodes)
+        for node in nodes:
+            assert node.databases.not_ready() is None
+            assert await node.rows("SELECT * FROM t") == [(1,)]
+            [letter] = await dead_letters(node.database)
+            assert letter.state == "skipped"
+            assert letter.error
+
+
+async def test_there_is_nothing_to_skip_on_a_healthy_database() -> None:
+    async with open_cluster(1) as [node]:
+        with pytest.raises(HaError) as info:
+            await skip(node.database, 1)
+        assert info.value.code is Code.NOT_FOUND
