@@ -12,13 +12,18 @@ from ha.store.apply import Applied, Applier
 from ha.store.capture import Captured, Recorder, Traced
 from ha.store.parse import CONTROL_TABLES, first_word
 
+FAILURES = (apsw.Error, UnicodeDecodeError)
+"""What a statement may fail with: the latter when it answers text that is not UTF-8."""
+
 _DDL = {"CREATE", "DROP", "ALTER", "REINDEX", "ANALYZE"}
 
 
 class Writer:
     """A database on which transactions run and are recorded, as an executor does it."""
 
-    def __init__(self, connection: apsw.Connection | None = None, foreign_keys: bool = True) -> None:
+    def __init__(
+        self, connection: apsw.Connection | None = None, foreign_keys: bool = True
+    ) -> None:
         self.db = connection or apsw.Connection(":memory:")
         self.db.pragma("foreign_keys", foreign_keys)
         self.recorder = Recorder(self.db, CONTROL_TABLES)
@@ -27,9 +32,11 @@ class Writer:
         """Run one statement. Raises APSW's error when it fails."""
         verb = first_word(sql)
         self.recorder.statement_begin(Traced(sql, verb, verb in _DDL))
+        cursor = self.db.cursor()
         try:
-            rows = self.db.execute(sql, tuple(args)).fetchall()
-        except apsw.Error:
+            rows = cursor.execute(sql, tuple(args)).fetchall()
+        except FAILURES:
+            cursor.close(True)
             self.recorder.statement_failed()
             raise
         self.recorder.statement_end()
@@ -43,7 +50,7 @@ class Writer:
             for sql in statements:
                 try:
                     self.statement(sql)
-                except apsw.Error:
+                except FAILURES:
                     if not errors:
                         raise
                     if not self.db.in_transaction:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import trio
+import trio.testing
 
 from ha.core.errors import Code, HaError
 from ha.engine.dead_letters import dead_letters, skip
@@ -15,7 +16,7 @@ async def halted(node: TestNode) -> None:
     """Wait until the node stands before a message."""
     with trio.fail_after(5):
         while node.database.committer.halted_at is None:
-            await trio.sleep(0.01)
+            await trio.testing.wait_all_tasks_blocked(0.005)
 
 
 @pytest.mark.parametrize("payload", [b"not json", b"[]", b'{"changes":[{"operation":"PUT"}]}'])
