@@ -9,7 +9,7 @@ counting, the log) is done here too, once.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import cast
 
@@ -76,13 +76,15 @@ def create_app(
     max_rows: int | None = DEFAULT_MAX_ROWS,
     health: Health = Readiness,
     observe: Observe | None = None,
+    mount: Mapping[str, Application] | None = None,
 ) -> Application:
     """The ASGI application.
 
     ``token``: what clients must present, None or empty for an open node. ``max_body``: bytes of
     a request body, more is 413. ``max_rows``: rows of one statement's result, more is 413.
     ``health``: asked for each ``/readyz``; the default is always ready. ``observe``: told of
-    each request.
+    each request. ``mount``: other applications, by the path before the last slash, slash
+    included; they ask for the token themselves, in the words of their protocol.
     """
     return _Front(
         inner=cast(Application, _quart(sessions, max_body, health)),
@@ -90,6 +92,7 @@ def create_app(
         guard=Guard(token),
         max_body=max_body,
         observe=observe,
+        mount=mount or {},
     )
 
 
@@ -144,12 +147,14 @@ class _Front:
         guard: Guard,
         max_body: int,
         observe: Observe | None,
+        mount: Mapping[str, Application],
     ) -> None:
         self._inner = inner
         self._endpoint = endpoint
         self._guard = guard
         self._max_body = max_body
         self._observe = observe
+        self._mount = mount
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -165,17 +170,25 @@ class _Front:
         scope[_ROUTE] = "none"
         received = 0
         path = scope["path"]
-        refusal = (
-            None if path in OPEN_PATHS else self._guard.check(_header(scope, b"authorization"))
-        )
-        if refusal is not None:
-            await _refuse(scope, meter, error_reply(refusal))
-        elif scope["method"] == "POST" and (target := query_target(path)) is not None:
-            scope[_ROUTE], database_id = target
-            received = await self._query(scope, receive, meter, database_id)
-        else:
-            await self._inner(scope, receive, meter)
-        seconds = trio.current_time() - started
+        try:
+            prefix = path[: path.rfind("/") + 1]
+            if (mounted := self._mount.get(prefix)) is not None:
+                scope[_ROUTE] = prefix
+                await mounted(scope, receive, meter)
+            elif path not in OPEN_PATHS and (refusal := self._refusal(scope)) is not None:
+                await _refuse(scope, meter, error_reply(refusal))
+            elif scope["method"] == "POST" and (target := query_target(path)) is not None:
+                scope[_ROUTE], database_id = target
+                received = await self._query(scope, receive, meter, database_id)
+            else:
+                await self._inner(scope, receive, meter)
+        finally:
+            self._note(scope, meter, trio.current_time() - started, received)
+
+    def _refusal(self, scope: Scope) -> HaError | None:
+        return self._guard.check(_header(scope, b"authorization"))
+
+    def _note(self, scope: Scope, meter: _Meter, seconds: float, received: int) -> None:
         if self._observe is not None:
             self._observe(
                 Observation(

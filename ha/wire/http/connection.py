@@ -265,8 +265,15 @@ class _Requests:
 
 
 async def _run(app: Application, scope: Scope, events: _RequestEvents, send: _Send) -> None:
+    async def send_while_there(message: Message) -> None:
+        if events.gone:
+            raise BrokenPipeError("the client is gone")
+        await send(message)
+
     try:
-        await app(scope, events.receive, send)
+        await app(scope, events.receive, send_while_there)
+    except BrokenPipeError:
+        pass
     except Exception:
         _log.exception("the application failed on a request")
     finally:
@@ -283,19 +290,19 @@ class _RequestEvents:
     def __init__(self) -> None:
         self._events: deque[Message] = deque()
         self._size = 0
-        self._gone = False
+        self.gone = False
         self._closed = False
         self._news = trio.lowlevel.ParkingLot()
         self._room = trio.lowlevel.ParkingLot()
 
     async def put(self, event: Message) -> None:
         if event["type"] == "http.disconnect":
-            self._gone = True
+            self.gone = True
             self._room.unpark_all()
         else:
-            while self._size >= _QUEUE_BYTES and not (self._closed or self._gone):
+            while self._size >= _QUEUE_BYTES and not (self._closed or self.gone):
                 await self._room.park()
-            if self._closed or self._gone:
+            if self._closed or self.gone:
                 return
             self._events.append(event)
             self._size += _EVENT_BYTES + len(event.get("body") or b"")
@@ -303,7 +310,7 @@ class _RequestEvents:
 
     async def receive(self) -> Message:
         while not self._events:
-            if self._gone:
+            if self.gone:
                 return {"type": "http.disconnect"}
             await self._news.park()
         event = self._events.popleft()
