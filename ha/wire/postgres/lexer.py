@@ -26,6 +26,10 @@ _TOKEN = re.compile(
 )
 
 
+_NAME_START = re.compile(r"[^\d\]\s'\"$?:-]")
+"""What a name in brackets starts with; anything else is an array or a subscript."""
+
+
 @dataclass(frozen=True, slots=True)
 class Token:
     """``kind``: space, estring, dollar, string, quoted, param, number, word or op.
@@ -53,7 +57,7 @@ def tokenize(sql: str) -> Iterator[Token]:
     while position < len(sql):
         if sql[position] == "[" and not subscript:
             end = sql.find("]", position)
-            if end > 0:
+            if end > 0 and _NAME_START.match(sql, position + 1):
                 token = Token("quoted", sql[position : end + 1], position)
                 position = token.end
                 subscript = True
