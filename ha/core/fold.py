@@ -43,7 +43,7 @@ class VirtualSeen:
     sequence: int
     node: str
     process_id: int
-    base: int
+    number: int
 
 
 def judge(cs: ChangeSet, uuid: str | None, seen: Seen, virtual: list[VirtualSeen]) -> Verdict:
@@ -57,7 +57,10 @@ def judge(cs: ChangeSet, uuid: str | None, seen: Seen, virtual: list[VirtualSeen
     if cs.after is not None and seen.applied != cs.after:
         return Verdict.HOLE
     for last in virtual:
-        same_batch = (last.node, last.process_id, last.base) == (cs.node, cs.process_id, cs.base)
-        if not same_batch and last.sequence > (cs.base or 0):
+        # Of its own process it has seen all up to the one that it names as before it.
+        own = (last.node, last.process_id) == (cs.node, cs.process_id)
+        if own and cs.after is not None and last.number <= cs.after:
+            continue
+        if last.sequence > (cs.base or 0):
             return Verdict.STALE
     return Verdict.APPLY

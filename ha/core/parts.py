@@ -85,23 +85,39 @@ def _split(
             yield (), {"piece": piece, "more": start + step < len(data)}
 
 
-def changes_of(parts: Iterable[ChangeSet]) -> Iterator[tuple[Change, ...]]:
-    """The changes of all parts, a part at a time, pieces put together. Raises FormatError."""
-    pieces: list[bytes] = []
-    for cs in parts:
+class Assembler:
+    """Puts the pieces of a change together. Feed it the parts of one transaction, in order."""
+
+    def __init__(self) -> None:
+        self._pieces: list[bytes] = []
+
+    def feed(self, cs: ChangeSet) -> tuple[Change, ...]:
+        """The changes that are whole with this part. Raises FormatError."""
         piece = cs.extra.get("piece")
         if piece is None:
-            if pieces:
-                raise FormatError("a change in pieces has no end")
-            yield cs.changes
-            continue
+            self.end()
+            return cs.changes
         try:
-            pieces.append(base64.b64decode(piece, validate=True))
-            if not cs.extra.get("more"):
-                change = decode_change(json.loads(b"".join(pieces)))
-                pieces = []
-                yield (change,)
+            self._pieces.append(base64.b64decode(piece, validate=True))
+            if cs.extra.get("more"):
+                return ()
+            change = decode_change(json.loads(b"".join(self._pieces)))
         except (ValueError, TypeError) as error:
             raise FormatError(f"broken piece of a change: {error}") from error
-    if pieces:
-        raise FormatError("a change in pieces has no end")
+        self._pieces = []
+        return (change,)
+
+    def end(self) -> None:
+        """Nothing follows. Raises FormatError if a change has no end."""
+        if self._pieces:
+            raise FormatError("a change in pieces has no end")
+
+
+def changes_of(parts: Iterable[ChangeSet]) -> Iterator[tuple[Change, ...]]:
+    """The changes of all parts, a part at a time, pieces put together. Raises FormatError."""
+    assembler = Assembler()
+    for cs in parts:
+        changes = assembler.feed(cs)
+        if changes:
+            yield changes
+    assembler.end()

@@ -21,8 +21,8 @@ class RawText:
     data: bytes
 
 
-Value: TypeAlias = None | int | float | str | bytes | RawText
-JsonValue: TypeAlias = None | int | float | str
+Value: TypeAlias = int | float | str | bytes | RawText | None
+JsonValue: TypeAlias = int | float | str | None
 
 _PLAIN = "."
 _BLOB = "b"

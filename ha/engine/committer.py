@@ -28,6 +28,7 @@ from ha.core.fold import Verdict
 from ha.core.parts import encode_all
 from ha.engine.batch import run_batch
 from ha.engine.identity import Mismatch, check_identity
+from ha.engine.relay import Relay
 from ha.engine.runtime import Runtime
 from ha.engine.turn import Turn
 from ha.engine.unit import Stage, Unit
@@ -35,6 +36,7 @@ from ha.log.api import Ack, Entry, Log, LogError, LogReset, NotSent, Outgoing, R
 from ha.store import control
 from ha.store.executor import Executor
 from ha.store.fold import Fold, Folded, Halt
+from ha.store.outbox import messages_of
 from ha.store.sqlite_errors import from_sqlite
 
 logger = logging.getLogger(__name__)
@@ -57,6 +59,7 @@ class CommitOptions:
     batch_units: int = 256
     identify: Identify = Identify.PK
     ddl_sync: bool = True
+    asynchronous: bool = False
     retries: int = 10
 
 
@@ -96,6 +99,7 @@ class Committer:
         runtime: Runtime,
         on_schema_change: Callable[[], None],
         intercepting: bool = False,
+        relay: Relay | None = None,
     ) -> None:
         self.database_id = database_id
         self.counters = Counters()
@@ -107,6 +111,8 @@ class Committer:
         self._runtime = runtime
         self._on_schema_change = on_schema_change
         self._intercepting = intercepting
+        self._relay = relay
+        self._tentative: int | None = None
         self._number = 0
         self._queue: deque[Unit] = deque()
         self._turns: deque[Turn] = deque()
@@ -206,6 +212,8 @@ class Committer:
             ):
                 nursery.start_soon(self._pump, subscription.receive)
                 nursery.start_soon(self._watch_connection)
+                if self._relay is not None:
+                    nursery.start_soon(self._relay.run, self._may_publish)
                 task_status.started()
                 task_status = trio.TASK_STATUS_IGNORED
                 await self._loop()
@@ -273,8 +281,10 @@ class Committer:
             elif self.problem is not None:
                 self._fail_waiting(self.problem)
                 await self._sleep()
-            elif not self._log.connected and (self._queue or self._turns):
-                await self._wait_for_connection()
+            elif self._relay is not None and self._fold.misplaced:
+                await self._renumber(self._relay)
+            elif self._must_wait():
+                await self._wait_for_log()
             elif self._turns:
                 await self._serve_turn(self._turns.popleft())
             elif self._queue:
@@ -282,6 +292,16 @@ class Committer:
             else:
                 self._signal_position()
                 await self._sleep()
+
+    def _must_wait(self) -> bool:
+        """Is there work that needs the log, which is not in reach (or has to take others first)?"""
+        if not self._queue and not self._turns:
+            return False
+        if self._relay is None:
+            return not self._log.connected
+        if self._turns or not self._queue[0].drains:
+            return False
+        return not self._log.connected or self._relay.outbox.depth > 0
 
     def _signal_position(self) -> None:
         self._position_changed.set()
@@ -293,7 +313,7 @@ class Committer:
         while self._turns:
             self._turns.popleft().deny(error)
 
-    async def _wait_for_connection(self) -> None:
+    async def _wait_for_log(self) -> None:
         """Nothing has been sent: whoever waits too long learns so for certain."""
         now = trio.current_time()
         error = HaError(
@@ -358,6 +378,8 @@ class Committer:
         if schema:
             self._on_schema_change()
         self.applied = sequence
+        if self._relay is not None:
+            self._relay.wake()
         self._applied_changed.set()
         self._applied_changed = trio.Event()
 
@@ -447,12 +469,13 @@ class Committer:
     async def _batch(self) -> None:
         units: list[Unit] = []
         while self._queue and len(units) < self._options.batch_units:
-            if self._queue[0].local_ddl and units:
+            alone = self._queue[0].local_ddl or self._queue[0].drains
+            if alone and units:
                 break
             unit = self._queue.popleft()
             unit.stage = Stage.RUNNING
             units.append(unit)
-            if unit.local_ddl:
+            if alone:
                 break
         executor = self._executor
         size = sum(len(u.statements) for u in units)
@@ -477,7 +500,10 @@ class Committer:
             for unit in units:
                 self._answer(unit)
             return
-        await self._publish(executor, units, writers)
+        if self._relay is not None and not units[0].drains:
+            await self._commit_tentative(self._relay, executor, units)
+        else:
+            await self._publish(executor, units, writers)
 
     async def _publish(self, executor: Executor, units: list[Unit], writers: list[Unit]) -> None:
         """Send the batch, and commit it if the log has it next; else leave it to the log."""
@@ -520,12 +546,15 @@ class Committer:
                 self._under_way[message.message_id] = unit
             self._requeue([u for u in units if u.captured is None])
 
+    def _next_origin(self) -> Origin:
+        self._number += 1
+        return Origin(self._options.node, self.process_id, self._number)
+
     async def _encode(self, unit: Unit, after: int | None) -> list[Outgoing]:
         captured = unit.captured
         assert captured is not None
-        self._number += 1
-        unit.number = self._number
-        origin = Origin(self._options.node, self.process_id, unit.number)
+        origin = self._next_origin()
+        unit.number = origin.number
         identify = self._options.identify
         cs = ChangeSet(
             node=origin.node,
@@ -546,10 +575,7 @@ class Committer:
             payloads = encode_all(cs, limit)
         else:
             payloads = await self._runtime.run_in_thread(lambda: encode_all(cs, limit))
-        name = origin.message_id
-        if len(payloads) == 1:
-            return [Outgoing(name, payloads[0])]
-        return [Outgoing(f"{name}.{i}", payload) for i, payload in enumerate(payloads)]
+        return messages_of(origin, payloads)
 
     def _on_ack(self, flight: Flight, unit: Unit, outcome: Ack | LogError) -> None:
         flight.progress = trio.current_time()
@@ -598,15 +624,13 @@ class Committer:
             for unit in writers:
                 assert unit.captured is not None
                 for name in unit.captured.virtual:
-                    connection.execute(
-                        "INSERT OR REPLACE INTO ha_virtual VALUES (?, ?, ?, ?, ?)",
-                        (
-                            name,
-                            sequences[unit.last_id],
-                            self._options.node,
-                            self.process_id,
-                            self._fold.position.applied,
-                        ),
+                    control.set_virtual(
+                        connection,
+                        name,
+                        sequences[unit.last_id],
+                        self._options.node,
+                        self.process_id,
+                        unit.number,
                     )
             number = writers[-1].number
             control.set_origin_seen(connection, self._options.node, self.process_id, number, number)
@@ -644,6 +668,50 @@ class Committer:
         self._moved(last.sequence, schema)
         for unit in units:
             self._answer(unit, sequences[unit.last_id] if unit.messages else 0)
+
+    # --- asynchronous replication ----------------------------------------------------
+
+    async def _commit_tentative(self, relay: Relay, executor: Executor, units: list[Unit]) -> None:
+        """Commit before the log has it: data and outbox in one SQLite transaction."""
+        connection = executor.connection
+        outbox = relay.outbox
+        try:
+            for unit in units:
+                if unit.captured is not None:
+                    after = self._tentative if outbox.depth else None
+                    unit.messages = await self._encode(unit, after)
+                    outbox.add(connection, unit.messages)
+                    self._tentative = unit.number
+            connection.execute("COMMIT")
+        except (apsw.Error, HaError) as problem:
+            connection.rollback()
+            self._tentative = None
+            outbox.count(connection)
+            for unit in units:
+                unit.fail(from_sqlite(problem))
+            return
+        for unit in units:
+            self._answer(unit)
+        relay.wake()
+
+    async def _renumber(self, relay: Relay) -> None:
+        """What was published out of its place counts nowhere: publish it again."""
+        connection = self._fold.connection
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            relay.outbox.renumber(connection, self._next_origin, self._log.max_payload)
+            connection.execute("COMMIT")
+        except (apsw.Error, HaError) as problem:
+            connection.rollback()
+            relay.outbox.count(connection)
+            await self._stuck(from_sqlite(problem))
+            return
+        self._fold.misplaced = False
+        self._tentative = self._number
+        relay.again()
+
+    def _may_publish(self) -> bool:
+        return self._log.connected and not self._verify and self.problem is None
 
     def _answer(self, unit: Unit, sequence: int = 0) -> None:
         if unit.error is not None:
@@ -778,6 +846,9 @@ class Committer:
     async def _commit_turn(self, turn: Turn, unit: Unit) -> None:
         unit.stage = Stage.RUNNING
         connection = turn.executor.connection
+        if self._relay is not None:
+            await self._commit_tentative(self._relay, turn.executor, [unit])
+            return
         if not self._log.connected:
             with trio.move_on_after(self._options.publish_timeout):
                 await self._log.wait_connected()
@@ -801,6 +872,8 @@ class Committer:
             await self._sleep(trio.current_time() + 0.2)
         else:
             self._verify = False
+            if self._relay is not None:
+                self._relay.again()
             now = trio.current_time()
             for unit in self._under_way.values():
                 unit.settle_at = now

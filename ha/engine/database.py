@@ -10,6 +10,7 @@ import trio
 from ha.core.errors import Code, HaError
 from ha.engine.committer import CommitOptions, Committer
 from ha.engine.joining import join
+from ha.engine.relay import Relay
 from ha.engine.runtime import Limiter, Runtime
 from ha.engine.statements import StatementCache
 from ha.log.api import Broker, Log
@@ -17,6 +18,7 @@ from ha.store import control
 from ha.store.executor import Executor
 from ha.store.file import Store
 from ha.store.fold import Fold, Interceptor
+from ha.store.outbox import Outbox
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +54,18 @@ class Database:
         self.runtime = runtime
         self.cache = StatementCache()
         self.limiter = Limiter(options.concurrent, options.patience)
-        self.fold = Fold(store.applier, log.subject, options.commit.identify, options.interceptor)
+        relay: Relay | None = None
+        if options.commit.asynchronous:
+            reader = store.connect(reading=True)
+            relay = Relay(log, Outbox(store.executor), reader, options.commit.publish_timeout)
+        self.relay = relay
+        self.fold = Fold(
+            store.applier,
+            log.subject,
+            options.commit.identify,
+            options.interceptor,
+            relay.outbox if relay is not None else None,
+        )
         self.committer = Committer(
             database_id,
             log,
@@ -62,6 +75,7 @@ class Database:
             runtime,
             self.cache.clear,
             intercepting=options.interceptor is not None,
+            relay=relay,
         )
         self.caught_up = trio.Event()
         self.closing = False

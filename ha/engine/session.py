@@ -24,7 +24,7 @@ from ha.engine.turn import Turn
 from ha.engine.unit import Stage, Unit
 from ha.store.connection import Connection, bind
 from ha.store.executor import Executor, Ran, TransactionLost
-from ha.store.parse import Parsed
+from ha.store.parse import Parsed, first_word
 from ha.store.sqlite_errors import from_sqlite
 
 T = TypeVar("T")
@@ -290,6 +290,7 @@ class Session:
             last_insert_id=self._last_insert_id,
             changes=self._changes,
             local_ddl=not options.ddl_sync and self._has_ddl(statements),
+            drains=options.asynchronous and any(_changes_schema(s.sql) for s in statements),
             parse=self._parse_in_unit,
         )
         async with self._database.limiter:
@@ -463,6 +464,12 @@ class Session:
                     Code.REFUSED,
                     "with --disable-ddl-sync a schema change runs alone, not in a transaction",
                 )
+            if self._database.options.commit.asynchronous and _changes_schema(parsed.sql):
+                raise HaError(
+                    Code.UNSUPPORTED,
+                    "with --async-replication a schema change cannot be part of a transaction",
+                    hint="run it alone: it waits until the log has all earlier writes",
+                )
             await self._take_writer()
         async with self._database.limiter:
             try:
@@ -566,6 +573,10 @@ class Session:
             self._busy.interrupt()
         else:
             self._abort(error)
+
+
+def _changes_schema(sql: str) -> bool:
+    return first_word(sql) in ("CREATE", "DROP", "ALTER", "REINDEX", "ANALYZE", "PRAGMA")
 
 
 class OpenRows:

@@ -29,6 +29,8 @@ class Unit:
     ``deadline``: in trio's time, until when it may wait to be published. ``sequence``: where
     it stands in the log, 0 if it changed nothing. ``again``: may it be executed again when
     the fold ignored it for a race. ``final``: its error stands, whatever becomes of its batch.
+    ``local_ddl``: committed here and told to nobody. ``drains``: with asynchronous replication,
+    waits until nothing else waits for the log, and for the log itself.
     ``parse``: from a cache, or by the connection it runs on.
     """
 
@@ -39,6 +41,7 @@ class Unit:
     changes: int = 0
     again: bool = True
     local_ddl: bool = False
+    drains: bool = False
     stage: Stage = Stage.WAITING
     tries: int = 0
     results: list[Result] = field(default_factory=list)

@@ -10,6 +10,7 @@ transaction of the effects that they account for.
 ``ha_origins``        a row a writing process: the last number seen, and the last applied
 ``ha_virtual``        a row a virtual table: the message that last changed it
 ``ha_parts``          parts of big transactions whose last part is still to come
+``ha_outbox``         with asynchronous replication, what the log does not have yet
 ``ha_dead_letters``   messages that could not be applied
 ====================  =================================================================
 """
@@ -30,9 +31,11 @@ _TABLES = (
     "CREATE TABLE IF NOT EXISTS ha_origins(node TEXT, process_id INTEGER, number INTEGER,"
     " applied INTEGER, PRIMARY KEY (node, process_id)) WITHOUT ROWID",
     "CREATE TABLE IF NOT EXISTS ha_virtual(name TEXT PRIMARY KEY, sequence INTEGER,"
-    " node TEXT, process_id INTEGER, base INTEGER) WITHOUT ROWID",
+    " node TEXT, process_id INTEGER, number INTEGER) WITHOUT ROWID",
     "CREATE TABLE IF NOT EXISTS ha_parts(node TEXT, process_id INTEGER, number INTEGER,"
     " part INTEGER, payload BLOB, PRIMARY KEY (node, process_id, number, part))",
+    "CREATE TABLE IF NOT EXISTS ha_outbox(position INTEGER PRIMARY KEY, transaction_id INTEGER,"
+    " message_id TEXT UNIQUE, payload BLOB)",
     "CREATE TABLE IF NOT EXISTS ha_dead_letters(sequence INTEGER PRIMARY KEY, message BLOB,"
     " error TEXT, time_ns INTEGER, state TEXT)",
 )
@@ -122,6 +125,16 @@ def set_origin_seen(
         "INSERT INTO ha_origins VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE"
         " SET number = excluded.number, applied = excluded.applied",
         (node, process_id, number, applied),
+    )
+
+
+def set_virtual(
+    connection: Connection, name: str, sequence: int, node: str, process_id: int, number: int
+) -> None:
+    """The message that last changed the virtual table ``name``."""
+    connection.execute(
+        "INSERT OR REPLACE INTO ha_virtual VALUES (?, ?, ?, ?, ?)",
+        (name, sequence, node, process_id, number),
     )
 
 

@@ -21,12 +21,14 @@ from ha.log.api import Entry
 from ha.store import control
 from ha.store.apply import Applied, Applier
 from ha.store.connection import Connection
+from ha.store.outbox import Outbox
 from ha.store.parse import CONTROL_TABLES
 
 
 @dataclass(frozen=True, slots=True)
 class Folded:
-    """What became of one message. ``schema``: it may have changed the schema."""
+    """What became of one message. ``schema``: it may have changed the schema; ``whole``: it is
+    no part that waits for its last one."""
 
     entry: Entry
     verdict: Verdict
@@ -34,6 +36,7 @@ class Folded:
     schema: bool = False
     kind: Kind = Kind.TRANSACTION
     applied_changes: int = 0
+    whole: bool = True
 
 
 class Halt(Exception):
@@ -84,14 +87,23 @@ class Fold:
         subject: str,
         identify: Identify,
         interceptor: Interceptor | None = None,
+        outbox: Outbox | None = None,
     ) -> None:
         self._connection = connection
         self._subject = subject
         self._identify = identify
         self._applier = Applier(connection.raw, CONTROL_TABLES)
         self._interceptor = interceptor
+        self._outbox = outbox
+        self._in_place = True
+        self.misplaced = False
+        """Waiting transactions stand in the log where they do not count: number them anew."""
+        self.redone = 0
         self.position = control.position(connection, subject)
         self._parts = bool(connection.execute("SELECT count(*) FROM ha_parts"))
+        self._halted = bool(
+            connection.execute("SELECT count(*) FROM ha_dead_letters WHERE state = 'halted'")
+        )
 
     @property
     def connection(self) -> Connection:
@@ -112,6 +124,7 @@ class Fold:
         try:
             connection.execute("BEGIN IMMEDIATE")
             last: Entry | None = None
+            self._in_place = True
             for entry in entries:
                 if entry.sequence <= self.position.applied:
                     continue
@@ -120,12 +133,17 @@ class Fold:
                         self._bury(entry, "skipped")
                         out.append(Folded(entry, Verdict.SKIPPED))
                     else:
-                        out.append(self._one(entry))
+                        out.append(self._next(entry))
                 except (FormatError, InterceptorError) as error:
                     self._bury(entry, "halted", str(error))
+                    self._halted = True
                     halt = Halt(entry, str(error), out)
                     break
+                if self._halted:
+                    self._exhume(entry)
                 last = entry
+            if not self._in_place and self._outbox is not None:
+                self.redone += self._outbox.redo(connection, self._applier)
             if last is not None:
                 control.advance(
                     connection, self._subject, last.sequence, last.time_ns, last.payload
@@ -133,6 +151,8 @@ class Fold:
             connection.execute("COMMIT")
         except BaseException as error:
             connection.rollback()
+            if self._outbox is not None:
+                self._outbox.count(connection)
             if isinstance(error, Exception) and not isinstance(error, HaError):
                 raise connection.translated(error) from error
             raise
@@ -151,9 +171,39 @@ class Fold:
             sequence, self.position.uuid, self.position.epoch, control.digest_of(payload)
         )
 
+    # --- the tentative suffix --------------------------------------------------------
+
+    def _next(self, entry: Entry) -> Folded:
+        """Apply one message under the suffix, if there is one."""
+        outbox = self._outbox
+        if outbox is None or not outbox.depth:
+            return self._one(entry)
+        connection = self._connection
+        transaction = outbox.transaction_of(connection, entry.message_id)
+        in_order = transaction is not None and transaction == outbox.first(connection)
+        if self._in_place and not in_order:
+            self._take_back(outbox)
+        folded = self._one(entry, tentative=self._in_place)
+        if transaction is None or not folded.whole:
+            return folded
+        if folded.verdict in (Verdict.HOLE, Verdict.REPEATED):
+            self.misplaced = True
+            if self._in_place:
+                self._take_back(outbox)
+        else:
+            if self._in_place and not folded.verdict.counts:
+                self._take_back(outbox)
+            outbox.remove(connection, transaction)
+        return folded
+
+    def _take_back(self, outbox: Outbox) -> None:
+        outbox.undo(self._connection, self._applier)
+        self._in_place = False
+
     # --- one message -----------------------------------------------------------------
 
-    def _one(self, entry: Entry) -> Folded:
+    def _one(self, entry: Entry, tentative: bool = False) -> Folded:
+        """``tentative``: its effects are in the file already."""
         connection = self._connection
         cs = decode(entry.payload)
         if cs.kind is Kind.BASE:
@@ -166,10 +216,12 @@ class Fold:
         if part is not None and not part.last:
             if verdict is not Verdict.REPEATED and verdict is not Verdict.FOREIGN:
                 self._keep_part(entry, cs, part.index)
-            return Folded(entry, verdict, kind=cs.kind)
+            return Folded(entry, verdict, kind=cs.kind, whole=False)
         reason = ""
         count = 0
-        if verdict.counts and cs.kind is Kind.TRANSACTION:
+        if verdict.counts and tentative and cs.kind is Kind.TRANSACTION:
+            self._remember_virtual(entry, cs)
+        elif verdict.counts and cs.kind is Kind.TRANSACTION:
             connection.execute("SAVEPOINT ha_message")
             verdict, reason, count = self._effects(entry, cs, part.count if part else 0)
             if not verdict.counts:
@@ -198,12 +250,15 @@ class Fold:
         else:
             verdict, applied = self._intercept(self._interceptor, entry, cs, earlier)
         if verdict.counts:
-            for name in cs.virtual:
-                self._connection.execute(
-                    "INSERT OR REPLACE INTO ha_virtual VALUES (?, ?, ?, ?, ?)",
-                    (name, entry.sequence, cs.node, cs.process_id, cs.base),
-                )
+            self._remember_virtual(entry, cs)
         return verdict, applied.reason, applied.rows
+
+    def _remember_virtual(self, entry: Entry, cs: ChangeSet) -> None:
+        number = cs.origin.number if cs.origin else 0
+        for name in cs.virtual:
+            control.set_virtual(
+                self._connection, name, entry.sequence, cs.node, cs.process_id, number
+            )
 
     def _intercept(
         self,
@@ -251,7 +306,7 @@ class Fold:
             VirtualSeen(*row)
             for name in cs.virtual
             for row in self._connection.raw.execute(
-                "SELECT sequence, node, process_id, base FROM ha_virtual WHERE name = ?", (name,)
+                "SELECT sequence, node, process_id, number FROM ha_virtual WHERE name = ?", (name,)
             )
         ]
 
@@ -293,6 +348,14 @@ class Fold:
         self._parts = bool(self._connection.execute("SELECT count(*) FROM ha_parts"))
 
     # --- dead letters ----------------------------------------------------------------
+
+    def _exhume(self, entry: Entry) -> None:
+        """What halted us has been applied after all."""
+        self._connection.execute(
+            "UPDATE ha_dead_letters SET state = 'applied' WHERE sequence = ? AND state = 'halted'",
+            (entry.sequence,),
+        )
+        self._halted = False
 
     def _bury(self, entry: Entry, state: str, error: str = "") -> None:
         self._connection.execute(

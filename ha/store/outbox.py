@@ -1,0 +1,156 @@
+"""The tentative suffix of asynchronous replication: what is in the file, but not in the log yet.
+
+The file is ``fold(n)`` and then these transactions, in order (the committed prefix and the
+tentative suffix of Bayou, Terry et al., SOSP 1995). They are written with their effects, in
+one SQLite transaction. When messages of others arrive first, the suffix is taken back, they
+are applied, and it is applied again; when its own first message arrives, it is committed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from ha.core.changeset import Change, ChangeSet, Identify, Origin, decode
+from ha.core.inverse import inverse_changes, inverse_sequences
+from ha.core.parts import changes_of, encode_all
+from ha.log.api import Outgoing
+from ha.store.apply import Applier
+from ha.store.connection import Connection
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A message that waits for the log. ``position`` orders all that wait."""
+
+    position: int
+    message: Outgoing
+
+
+class Outbox:
+    """Over the rows of ``ha_outbox``; all calls run on a connection that the caller gives."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.depth = 0
+        self.count(connection)
+
+    def count(self, connection: Connection) -> None:
+        """Read ``depth``, the number of waiting messages, again."""
+        self.depth = int(connection.execute("SELECT count(*) FROM ha_outbox"))
+
+    def add(self, connection: Connection, messages: Sequence[Outgoing]) -> None:
+        """One transaction, in as many messages as it needs. In the caller's transaction."""
+        last = connection.execute("SELECT max(position) FROM ha_outbox") or 0
+        for offset, message in enumerate(messages, 1):
+            connection.execute(
+                "INSERT INTO ha_outbox VALUES (?, ?, ?, ?)",
+                (last + offset, last + 1, message.message_id, message.payload),
+            )
+        self.depth += len(messages)
+
+    def after(self, connection: Connection, position: int, limit: int) -> list[Waiting]:
+        """Up to ``limit`` messages beyond ``position``."""
+        return [
+            Waiting(at, Outgoing(message_id, payload))
+            for at, message_id, payload in connection.raw.execute(
+                "SELECT position, message_id, payload FROM ha_outbox WHERE position > ?"
+                " ORDER BY position LIMIT ?",
+                (position, limit),
+            )
+        ]
+
+    def transaction_of(self, connection: Connection, message_id: str) -> int | None:
+        """The waiting transaction that a message belongs to."""
+        found = connection.execute(
+            "SELECT transaction_id FROM ha_outbox WHERE message_id = ?", (message_id,)
+        )
+        return None if found is None else int(found)
+
+    def first(self, connection: Connection) -> int | None:
+        """The transaction that waits the longest."""
+        found = connection.execute("SELECT min(transaction_id) FROM ha_outbox")
+        return None if found is None else int(found)
+
+    def remove(self, connection: Connection, transaction: int) -> None:
+        connection.execute("DELETE FROM ha_outbox WHERE transaction_id = ?", (transaction,))
+        self.count(connection)
+
+    # --- the suffix ------------------------------------------------------------------
+
+    def undo(self, connection: Connection, applier: Applier) -> int:
+        """Take back all, last first: the file is the committed prefix. How many they were."""
+        count = 0
+        for transaction in self._transactions(connection, "DESC"):
+            slices, whole = self._read(connection, transaction)
+            reverse = whole.with_changes(
+                tuple(change for part in reversed(slices) for change in inverse_changes(part))
+            )
+            applier.apply(
+                replace(
+                    reverse,
+                    identify=Identify.PK,
+                    sequences=inverse_sequences(whole.sequences),
+                )
+            )
+            count += 1
+        return count
+
+    def redo(self, connection: Connection, applier: Applier) -> int:
+        """Apply all again, by the rules of the fold. How many they were."""
+        count = 0
+        for transaction in self._transactions(connection, "ASC"):
+            slices, whole = self._read(connection, transaction)
+            applier.apply(whole.with_changes(slices[-1]), earlier=slices[:-1])
+            count += 1
+        return count
+
+    def renumber(self, connection: Connection, number: Callable[[], Origin], limit: int) -> None:
+        """Give all new numbers, in order: what was published of them is a hole in the log."""
+        transactions = list(self._transactions(connection, "ASC"))
+        again: list[list[Outgoing]] = []
+        after: int | None = None
+        for transaction in transactions:
+            slices, whole = self._read(connection, transaction)
+            origin = number()
+            extra = {k: v for k, v in whole.extra.items() if k not in ("part", "piece", "more")}
+            cs = replace(
+                whole,
+                node=origin.node,
+                process_id=origin.process_id,
+                origin=origin,
+                after=after,
+                changes=tuple(change for part in slices for change in part),
+                extra=extra,
+            )
+            after = origin.number
+            again.append(messages_of(origin, encode_all(cs, limit)))
+        connection.execute("DELETE FROM ha_outbox")
+        self.depth = 0
+        for messages in again:
+            self.add(connection, messages)
+
+    def _transactions(self, connection: Connection, order: str) -> Iterator[int]:
+        rows = connection.raw.execute(
+            f"SELECT DISTINCT transaction_id FROM ha_outbox ORDER BY transaction_id {order}"
+        ).fetchall()
+        return (int(row[0] or 0) for row in rows)
+
+    def _read(
+        self, connection: Connection, transaction: int
+    ) -> tuple[list[tuple[Change, ...]], ChangeSet]:
+        parts = [
+            decode(row[0])
+            for row in connection.raw.execute(
+                "SELECT payload FROM ha_outbox WHERE transaction_id = ? ORDER BY position",
+                (transaction,),
+            )
+        ]
+        return list(changes_of(parts)), parts[-1]
+
+
+def messages_of(origin: Origin, payloads: Sequence[bytes]) -> list[Outgoing]:
+    """One message, or parts whose ids end in their index."""
+    name = origin.message_id
+    if len(payloads) == 1:
+        return [Outgoing(name, payloads[0])]
+    return [Outgoing(f"{name}.{i}", payload) for i, payload in enumerate(payloads)]

@@ -1,0 +1,144 @@
+"""Answered before the log has it: the file is the fold, and then the tentative suffix."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import trio
+
+from ha.core.errors import Code, HaError
+from ha.log.memory import MemoryBroker, MemoryStream
+from ha.store.file import StoreOptions
+from tests.support.cluster import OPTIONS, TestNode, open_node, settle
+from tests.support.dump import dump
+
+ASYNC = replace(OPTIONS, commit=replace(OPTIONS.commit, asynchronous=True, publish_timeout=1.0))
+SYNC = replace(OPTIONS, commit=replace(OPTIONS.commit, publish_timeout=1.0))
+
+
+async def drained(node: TestNode) -> None:
+    """Wait until nothing waits for the log."""
+    relay = node.database.relay
+    assert relay is not None
+    with trio.fail_after(10):
+        while relay.outbox.depth:
+            await node.database.committer.wait_applied(node.database.committer.applied + 1)
+
+
+async def test_writes_go_on_without_the_log_and_the_fold_decides_afterwards() -> None:
+    stream = MemoryStream(epoch="test")
+    async with (
+        MemoryBroker(stream, node="n1") as one_broker,
+        MemoryBroker(stream, node="n2") as two_broker,
+        open_node("n1", one_broker, options=ASYNC) as one,
+        open_node("n2", two_broker, options=SYNC) as two,
+    ):
+        await one.run("CREATE TABLE t(id INTEGER PRIMARY KEY AUTOINCREMENT, x, u UNIQUE)")
+        await one.run("INSERT INTO t VALUES (1, 'base', 1)")
+        await drained(one)
+        await settle([one, two])
+        one_broker.connected = False
+        await one.run("UPDATE t SET x = 'tentative' WHERE id = 1")
+        await one.run("INSERT INTO t(x, u) VALUES ('mine', 2)")
+        await one.run("INSERT INTO t(x, u) VALUES ('third', 3)")
+        assert await one.rows("SELECT id, x FROM t") == [
+            (1, "tentative"), (2, "mine"), (3, "third"),
+        ]  # fmt: skip
+        await two.run("UPDATE t SET x = 'two' WHERE id = 1")
+        await two.run("INSERT INTO t(x, u) VALUES ('other', 9)")
+        await two.run("INSERT INTO t(id, x, u) VALUES (50, 'rival', 3)")
+        one_broker.connected = True
+        await drained(one)
+        await settle([one, two])
+        expected = [(1, "tentative"), (2, "mine"), (3, "third")]
+        for node in (one, two):
+            assert await node.rows("SELECT id, x FROM t") == expected
+        assert dump(one.database.store.path) == dump(two.database.store.path)
+        assert one.database.fold.redone > 0
+
+
+async def test_the_outbox_survives_a_crash(tmp_path: Path) -> None:
+    stream = MemoryStream(epoch="test")
+    path = tmp_path / "ha.db"
+    store_options = StoreOptions()
+    async with (
+        MemoryBroker(stream, node="n1") as broker,
+        open_node("n1", broker, path, options=ASYNC, store_options=store_options) as node,
+    ):
+        await node.run("CREATE TABLE t(id INTEGER PRIMARY KEY, x)")
+        broker.connected = False
+        for n in range(20):
+            await node.run("INSERT INTO t VALUES (?, 'x')", [n])
+    async with (
+        MemoryBroker(stream, node="n1") as broker,
+        open_node("n1", broker, path, options=ASYNC, seed=1) as node,
+        MemoryBroker(stream, node="n2") as two_broker,
+        open_node("n2", two_broker, options=SYNC) as two,
+    ):
+        await node.run("INSERT INTO t VALUES (100, 'later')")
+        await drained(node)
+        await settle([node, two])
+        assert await two.rows("SELECT count(*), max(id) FROM t") == [(21, 100)]
+        assert dump(path) == dump(two.database.store.path)
+
+
+async def test_a_schema_change_waits_for_the_log_and_is_refused_without_it() -> None:
+    stream = MemoryStream(epoch="test")
+    async with (
+        MemoryBroker(stream, node="n1") as broker,
+        open_node("n1", broker, options=ASYNC) as node,
+    ):
+        await node.run("CREATE TABLE t(x)")
+        broker.connected = False
+        await node.run("INSERT INTO t VALUES (1)")
+        with pytest.raises(HaError) as info:
+            await node.run("ALTER TABLE t ADD COLUMN y")
+        assert info.value.code is Code.NOT_WRITTEN
+        broker.connected = True
+        await node.run("ALTER TABLE t ADD COLUMN y")
+        assert await node.rows("SELECT * FROM t") == [(1, None)]
+        session = node.session()
+        await session.execute("BEGIN")
+        with pytest.raises(HaError) as info:
+            await session.execute("CREATE TABLE u(x)")
+        assert info.value.code is Code.UNSUPPORTED
+        await session.execute("INSERT INTO t VALUES (2, 2)")
+        await session.execute("COMMIT")
+        await drained(node)
+        assert await node.rows("SELECT count(*) FROM t") == [(2,)]
+
+
+async def test_a_message_refused_in_the_middle_is_no_lost_write() -> None:
+    class Refusing(MemoryStream):
+        refused = 0
+
+        def append(self, subject_name, message):  # type: ignore[no-untyped-def]
+            from ha.log.api import Refused
+
+            if b'"third"' in message.payload and self.refused == 0:
+                self.refused += 1
+                raise Refused("no space")
+            return super().append(subject_name, message)
+
+    stream = Refusing(epoch="test")
+    async with (
+        MemoryBroker(stream, node="n1") as broker,
+        open_node("n1", broker, options=ASYNC) as one,
+        MemoryBroker(stream, node="n2") as two_broker,
+        open_node("n2", two_broker, options=SYNC) as two,
+    ):
+        await one.run("CREATE TABLE t(id INTEGER PRIMARY KEY, x)")
+        await drained(one)
+        broker.connected = False
+        for n, word in enumerate(["first", "second", "third", "fourth", "fifth"]):
+            await one.run("INSERT INTO t VALUES (?, ?)", [n, word])
+        broker.connected = True
+        await drained(one)
+        await settle([one, two])
+        for node in (one, two):
+            assert [r[0] for r in await node.rows("SELECT x FROM t ORDER BY id")] == [
+                "first", "second", "third", "fourth", "fifth",
+            ]  # fmt: skip
+        assert stream.refused == 1
