@@ -520,7 +520,7 @@ class Recorder:
         if info.rowid is None:
             return [(None, row) for row in rows]
         rowids: list[Any] = self._connection.execute(
-            f"SELECT {quote(info.rowid)} FROM main.{quote(info.name)} NOT INDEXED"
+            f"SELECT {quote(info.rowid)} FROM main.{quote(info.name)} {info.tree}"
         ).fetchall()
         return [(rowid, row) for (rowid,), row in zip(rowids, rows, strict=True)]
 

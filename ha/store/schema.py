@@ -34,7 +34,8 @@ class TableInfo:
     hides; None for tables WITHOUT ROWID, or if all are hidden. ``integer_key`` is the INTEGER
     PRIMARY KEY. ``pk_collations`` stand beside ``pk_columns``. ``pick`` takes a row with
     generated columns to one without (None: there are no generated ones). ``owner`` is the
-    virtual table that a shadow table belongs to.
+    virtual table that a shadow table belongs to. ``tree``, after the name in FROM, makes SQLite
+    read the table's own tree: no index, which may be half way through a change.
     """
 
     name: str
@@ -50,6 +51,7 @@ class TableInfo:
     has_virtual_columns: bool
     pick: RowReader | None
     owner: str | None
+    tree: str
     folded: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -91,9 +93,9 @@ def load_table(connection: apsw.Connection, name: str) -> TableInfo | None:
         if pk:
             key.append((pk, column))
     pk_columns = tuple(column for _, column in sorted(key))
-    collations = _key_collations(connection, true_name)
+    key_index = _key_index(connection, true_name)
     integer_key = None
-    if not without_rowid and kind != "view" and len(pk_columns) == 1 and collations is None:
+    if not without_rowid and kind != "view" and len(pk_columns) == 1 and key_index is None:
         integer_key = pk_columns[0]
     rowid = integer_key
     if rowid is None and not without_rowid:
@@ -104,7 +106,7 @@ def load_table(connection: apsw.Connection, name: str) -> TableInfo | None:
         columns=tuple(columns),
         declared=tuple(declared),
         pk_columns=pk_columns,
-        pk_collations=collations or ("BINARY",) * len(pk_columns),
+        pk_collations=key_index[1] if key_index else ("BINARY",) * len(pk_columns),
         without_rowid=bool(without_rowid),
         rowid=rowid,
         integer_key=integer_key,
@@ -112,21 +114,22 @@ def load_table(connection: apsw.Connection, name: str) -> TableInfo | None:
         has_virtual_columns=has_virtual,
         pick=None if len(positions) == total else _picker(positions),
         owner=true_name.rpartition("_")[0] if kind == "shadow" else None,
+        # NOT INDEXED would still take an index that covers the columns WITHOUT ROWID
+        tree=f"INDEXED BY {quote(key_index[0])}" if without_rowid and key_index else "NOT INDEXED",
         folded={fold_case(c): i for i, c in enumerate(columns)},
     )
 
 
-def _key_collations(connection: apsw.Connection, name: str) -> tuple[str, ...] | None:
-    """Of the index behind the primary key; None if there is none (INTEGER PRIMARY KEY)."""
-    for (index,) in connection.execute(
+def _key_index(connection: apsw.Connection, name: str) -> tuple[str, tuple[str, ...]] | None:
+    """The index behind the primary key, and its collations; None for INTEGER PRIMARY KEY."""
+    indexes: list[Any] = connection.execute(
         "SELECT name FROM pragma_index_list(?, 'main') WHERE origin = 'pk'", (name,)
-    ).fetchall():
-        return tuple(
-            row[0]
-            for row in connection.execute(
-                "SELECT coll FROM pragma_index_xinfo(?, 'main') WHERE key ORDER BY seqno", (index,)
-            )
-        )
+    ).fetchall()
+    for (index,) in indexes:
+        rows: list[Any] = connection.execute(
+            "SELECT coll FROM pragma_index_xinfo(?, 'main') WHERE key ORDER BY seqno", (index,)
+        ).fetchall()
+        return index, tuple(row[0] for row in rows)
     return None
 
 
@@ -162,10 +165,9 @@ def schema_flags(connection: apsw.Connection) -> tuple[bool, bool]:
 def read_rows(
     connection: apsw.Connection, info: TableInfo, where: str = "", values: Row = ()
 ) -> list[Row]:
-    """The stored columns of rows, straight from the table's own tree, TEXT that is not UTF-8
-    included. No index is asked, since one may be half way through an update."""
+    """The stored columns of rows, from the table's own tree, with TEXT that is not UTF-8."""
     listed = ", ".join(map(quote, info.columns))
-    sql = f"SELECT {listed} FROM main.{quote(info.name)} NOT INDEXED {where}"
+    sql = f"SELECT {listed} FROM main.{quote(info.name)} {info.tree} {where}"
     try:
         return connection.execute(sql, values).fetchall()
     except UnicodeDecodeError:
@@ -174,7 +176,7 @@ def read_rows(
         f"typeof({c}), iif(typeof({c}) = 'text', CAST({c} AS BLOB), {c})"
         for c in map(quote, info.columns)
     )
-    sql = f"SELECT {listed} FROM main.{quote(info.name)} NOT INDEXED {where}"
+    sql = f"SELECT {listed} FROM main.{quote(info.name)} {info.tree} {where}"
     return [tuple(map(_exact, row[::2], row[1::2])) for row in connection.execute(sql, values)]
 
 
