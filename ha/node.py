@@ -17,16 +17,18 @@ from ha.core.errors import Code, HaError
 from ha.engine.committer import CommitOptions
 from ha.engine.database import DatabaseOptions
 from ha.engine.databases import Databases
+from ha.engine.interceptors import load_interceptor
 from ha.engine.joining import LOCAL_EPOCH
 from ha.engine.runtime import Runtime
 from ha.log import server as nats
 from ha.log.api import Broker
-from ha.log.jetstream import JetStreamBroker, StreamOptions
 from ha.log.memory import MemoryBroker, MemoryStream
 from ha.store.file import Store, StoreOptions
 from ha.wire.http.app import create_app
 from ha.wire.http.health import Readiness
 from ha.wire.http.server import serve as serve_http
+from ha.wire.postgres import config as postgres
+from ha.wire.postgres.server import serve as serve_postgres
 
 logger = logging.getLogger(__name__)
 
@@ -80,11 +82,47 @@ async def _serve(config: Config, node: Node, nursery: trio.Nursery) -> None:
     with _opening("HTTP", "--port", config.port):
         addresses = await nursery.start(
             lambda task_status: serve_http(
-                app, port=config.port, shutdown=node.shutdown.wait, task_status=task_status
+                app,
+                port=config.port,
+                shutdown_trigger=node.shutdown.wait,
+                task_status=task_status,
             )
         )
     node.http_port = addresses[0].port
     logger.info("http", extra={"port": node.http_port})
+    if config.pg_port != 0:
+        await _serve_postgres(config, node, nursery)
+
+
+async def _serve_postgres(config: Config, node: Node, nursery: trio.Nursery) -> None:
+    tls = None
+    if config.pg_cert is not None and config.pg_key is not None:
+        tls = postgres.Tls.load(str(config.pg_cert), str(config.pg_key))
+    options = postgres.Config(
+        user=config.pg_user,
+        password=config.pg_pass,
+        auth=postgres.Auth(config.pg_auth.value),
+        tls=tls,
+    )
+    scope = trio.CancelScope()
+
+    async def serve(task_status: trio.TaskStatus[list[tuple[str, int]]]) -> None:
+        with scope:
+            await serve_postgres(
+                node.databases,
+                port=max(config.pg_port, 0),
+                config=options,
+                task_status=task_status,
+            )
+
+    async def end() -> None:
+        await node.shutdown.wait()
+        scope.cancel()
+
+    addresses = await nursery.start(serve)
+    node.pg_port = addresses[0][1]
+    nursery.start_soon(end)
+    logger.info("postgresql", extra={"port": node.pg_port})
 
 
 @contextmanager
@@ -109,11 +147,12 @@ async def _broker(config: Config) -> AsyncIterator[Broker]:
             logger.info("nats", extra={"port": server.port})
             url = url or server.url
         if url is None:
-            yield MemoryBroker(
-                MemoryStream(epoch=LOCAL_EPOCH, name=config.replication_stream, keep=1_000),
-                config.name,
-            )
+            stream = MemoryStream(epoch=LOCAL_EPOCH, name=config.replication_stream, keep=1_000)
+            yield await stack.enter_async_context(MemoryBroker(stream, node=config.name))
             return
+        # Here, not above: a node alone needs none of nats-py.
+        from ha.log.jetstream import JetStreamBroker, StreamOptions
+
         options = StreamOptions(
             name=config.replication_stream,
             max_age=config.replication_max_age,
@@ -149,7 +188,9 @@ def _database_options(config: Config) -> DatabaseOptions:
             transaction_hold=config.transaction_hold,
             identify=config.row_identify,
             ddl_sync=not config.disable_ddl_sync,
+            asynchronous=config.async_replication,
         ),
+        interceptor=load_interceptor(config.interceptor) if config.interceptor else None,
         concurrent=config.concurrent_queries,
         standalone=config.nats_port == 0 and config.replication_url is None,
     )

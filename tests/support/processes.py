@@ -1,0 +1,128 @@
+"""Real nodes: ``python -m ha`` as processes on ports that the system hands out."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+_PORT = re.compile(r" (http|postgresql|nats) port=(\d+)")
+START_TIMEOUT = 60.0
+
+
+class HaProcess:
+    """A node in a process of its own. Use :func:`running_node`, or start and stop it yourself."""
+
+    def __init__(self, arguments: Sequence[str], cwd: Path) -> None:
+        self.arguments = list(arguments)
+        self.cwd = cwd
+        self.ports: dict[str, int] = {}
+        self.lines: list[str] = []
+        self._serving = threading.Event()
+
+    def start(self) -> HaProcess:
+        """Returns when it serves; fails with its log if it does not."""
+        self._serving.clear()
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "ha", *self.arguments],
+            cwd=self.cwd,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        if not self._serving.wait(START_TIMEOUT) or not self.ports:
+            self.kill()
+            raise AssertionError("the node does not serve:\n" + "\n".join(self.lines[-30:]))
+        return self
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            self.lines.append(line.rstrip())
+            match = _PORT.search(line)
+            if match:
+                self.ports[match[1]] = int(match[2])
+            if " serving " in line:
+                self._serving.set()
+        self._serving.set()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.ports['http']}"
+
+    @property
+    def nats_url(self) -> str:
+        return f"nats://127.0.0.1:{self.ports['nats']}"
+
+    def query(self, body: Any, path: str = "/query", timeout: float = 60.0) -> Any:
+        """The JSON answer; raises httpx.HTTPStatusError for anything but 2xx."""
+        answer = httpx.post(self.url + path, json=body, timeout=timeout)
+        answer.raise_for_status()
+        return answer.json()
+
+    def rows(self, sql: str) -> list[list[Any]]:
+        rows: list[list[Any]] = self.query({"sql": sql})["rows"]
+        return rows
+
+    def wait_ready(self, timeout: float = 60.0) -> None:
+        """Until ``/readyz`` is 200."""
+        self._until(lambda: httpx.get(self.url + "/readyz").status_code == 200, timeout)
+
+    def wait_rows(self, sql: str, expected: list[list[Any]], timeout: float = 60.0) -> None:
+        """Until the query answers ``expected``."""
+        self._until(lambda: self.rows(sql) == expected, timeout, lambda: self.rows(sql))
+
+    @staticmethod
+    def _until(condition: Any, timeout: float, show: Any = None) -> None:
+        # Polling over HTTP is all that a client of another process can do.
+        end = time.monotonic() + timeout
+        while True:
+            try:
+                if condition():
+                    return
+            except httpx.HTTPError:
+                pass
+            if time.monotonic() > end:
+                raise AssertionError(f"not within {timeout} s: {show() if show else ''}")
+            time.sleep(0.05)
+
+    def stop(self, timeout: float = 20.0) -> int:
+        """SIGTERM; its exit status."""
+        self.process.send_signal(signal.SIGTERM)
+        status = self.process.wait(timeout)
+        self._reader.join(5)
+        return status
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait(20)
+        self._reader.join(5)
+
+
+@contextmanager
+def running_node(
+    name: str, *arguments: str, cwd: Path, nats: bool = True, memory: bool = True
+) -> Iterator[HaProcess]:
+    """A node on free ports; with ``nats`` its embedded server, on a free port too."""
+    base = ["-n", name, "--port", "0", "--nats-port", "-1" if nats else "0"]
+    if memory:
+        base.append("-m")
+    node = HaProcess([*base, *arguments], cwd).start()
+    try:
+        yield node
+    finally:
+        node.kill()
