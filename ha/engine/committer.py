@@ -17,12 +17,13 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import apsw
 import trio
 
 from ha.core.changeset import ChangeSet, FormatError, Identify, Kind, Operation, Origin, decode
+from ha.core.distribution import Distribution
 from ha.core.errors import Code, HaError
 from ha.core.fold import Verdict
 from ha.core.parts import encode_all
@@ -73,6 +74,8 @@ class Counters:
     replayed: int = 0
     ignored: int = 0
     dead_letters: int = 0
+    publish_seconds: Distribution = field(default_factory=Distribution)
+    apply_seconds: Distribution = field(default_factory=Distribution)
 
 
 @dataclass(slots=True)
@@ -132,6 +135,13 @@ class Committer:
         self.halted_at: int | None = None
         self.severed: str | None = None
         self.applied = fold.position.applied
+        self.applied_time_ns = 0
+        """The broker's time of the last message applied in this process."""
+
+    @property
+    def waiting(self) -> int:
+        """Transactions that wait for the writer."""
+        return len(self._queue) + len(self._turns)
 
     # --- for sessions ----------------------------------------------------------------
 
@@ -342,6 +352,7 @@ class Committer:
             size += len(entry.payload)
         skipped = frozenset(self._skips)
         fold = self._fold
+        began = trio.current_time()
         try:
             folded = await self._runtime.run(
                 fold.connection,
@@ -360,10 +371,13 @@ class Committer:
         else:
             if self.problem is not None and self.halted_at is None:
                 self.problem = None
+            self.counters.apply_seconds.observe(trio.current_time() - began)
             self._applied(folded)
 
     def _applied(self, folded: list[Folded]) -> None:
         schema = False
+        if folded:
+            self.applied_time_ns = folded[-1].entry.time_ns
         for one in folded:
             schema = schema or one.schema
             self.counters.applied += 1
@@ -533,7 +547,9 @@ class Committer:
         self._flight = flight
         self.counters.batches += 1
         self.counters.published += len(messages)
+        began = trio.current_time()
         met = await self._follows(flight)
+        self.counters.publish_seconds.observe(trio.current_time() - began)
         self._flight = None
         if met is not None and not self._intercepting:
             await self._commit(executor, units, writers, met)
@@ -664,6 +680,7 @@ class Committer:
             return
         schema = any(_changes_schema(u) for u in writers)
         self._fold.moved(last.sequence, last.payload)
+        self.applied_time_ns = last.time_ns
         self.counters.applied += len(met)
         self._moved(last.sequence, schema)
         for unit in units:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -79,6 +80,8 @@ class Database:
         )
         self.caught_up = trio.Event()
         self.closing = False
+        self.sessions: Counter[str] = Counter()
+        """Open sessions by protocol."""
 
     @classmethod
     async def open(

@@ -60,7 +60,9 @@ class Session:
         self._last_insert_id = 0
         self._changes = 0
         self._query_only = False
+        self._closed = False
         self._txseq = 0
+        database.sessions[protocol] += 1
 
     # --- what it is ------------------------------------------------------------------
 
@@ -88,6 +90,8 @@ class Session:
         database = self._find_database(database_id)
         if database is not self._database:
             self._drop_own()
+            self._database.sessions[self.protocol] -= 1
+            database.sessions[self.protocol] += 1
             self._database = database
             self._txseq = 0
 
@@ -174,8 +178,12 @@ class Session:
             self._database.committer.cancel(self._unit)
 
     async def aclose(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
         self._rollback()
         self._drop_own()
+        self._database.sessions[self.protocol] -= 1
 
     # --- parsing ---------------------------------------------------------------------
 
