@@ -12,6 +12,7 @@ transaction of the effects that they account for.
 ``ha_parts``          parts of big transactions whose last part is still to come
 ``ha_outbox``         with asynchronous replication, what the log does not have yet
 ``ha_dead_letters``   messages that could not be applied
+``ha_ignored``        sequences of messages that the fold ignored, for history and undo
 ====================  =================================================================
 """
 
@@ -38,6 +39,7 @@ _TABLES = (
     " message_id TEXT UNIQUE, payload BLOB)",
     "CREATE TABLE IF NOT EXISTS ha_dead_letters(sequence INTEGER PRIMARY KEY, message BLOB,"
     " error TEXT, time_ns INTEGER, state TEXT)",
+    "CREATE TABLE IF NOT EXISTS ha_ignored(sequence INTEGER PRIMARY KEY, verdict TEXT)",
 )
 
 
@@ -136,6 +138,17 @@ def set_virtual(
         "INSERT OR REPLACE INTO ha_virtual VALUES (?, ?, ?, ?, ?)",
         (name, sequence, node, process_id, number),
     )
+
+
+def set_ignored(connection: Connection, sequence: int, verdict: str) -> None:
+    """The message at ``sequence`` has no effect: history leaves it out."""
+    connection.execute("INSERT OR REPLACE INTO ha_ignored VALUES (?, ?)", (sequence, verdict))
+
+
+def ignored(connection: Connection, first: int) -> frozenset[int]:
+    """Sequences from ``first`` on of messages that have no effect."""
+    rows = connection.raw.execute("SELECT sequence FROM ha_ignored WHERE sequence >= ?", (first,))
+    return frozenset(int(row[0]) for row in rows)
 
 
 def _timestamp(time_ns: int) -> str:

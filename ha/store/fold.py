@@ -131,14 +131,17 @@ class Fold:
                 try:
                     if entry.sequence in skipped:
                         self._bury(entry, "skipped")
-                        out.append(Folded(entry, Verdict.SKIPPED))
+                        folded = Folded(entry, Verdict.SKIPPED)
                     else:
-                        out.append(self._next(entry))
+                        folded = self._next(entry)
                 except (FormatError, InterceptorError) as error:
                     self._bury(entry, "halted", str(error))
                     self._halted = True
                     halt = Halt(entry, str(error), out)
                     break
+                out.append(folded)
+                if not folded.verdict.counts:
+                    control.set_ignored(connection, entry.sequence, folded.verdict.value)
                 if self._halted:
                     self._exhume(entry)
                 last = entry

@@ -19,7 +19,16 @@ Action = tuple[int, str | None, str | None, str | None, str | None]
 
 CONTROL_PREFIX = "ha_"
 CONTROL_TABLES = frozenset(
-    {"ha_stats", "ha_log", "ha_origins", "ha_virtual", "ha_parts", "ha_dead_letters", "ha_outbox"}
+    {
+        "ha_stats",
+        "ha_log",
+        "ha_origins",
+        "ha_virtual",
+        "ha_parts",
+        "ha_dead_letters",
+        "ha_outbox",
+        "ha_ignored",
+    }
 )
 
 _NULLS: Any = apsw._null_bindings  # type: ignore[attr-defined]  # as apsw.ext does

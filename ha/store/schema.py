@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import Any
@@ -165,19 +165,33 @@ def schema_flags(connection: apsw.Connection) -> tuple[bool, bool]:
 def read_rows(
     connection: apsw.Connection, info: TableInfo, where: str = "", values: Row = ()
 ) -> list[Row]:
-    """The stored columns of rows, from the table's own tree, with TEXT that is not UTF-8."""
-    listed = ", ".join(map(quote, info.columns))
-    sql = f"SELECT {listed} FROM main.{quote(info.name)} {info.tree} {where}"
+    """The stored columns of rows, straight from the table's own tree, TEXT that is not UTF-8
+    included. No other index is asked, since one may be half way through an update."""
+    source = f"main.{quote(info.name)} {info.tree}"
+    return exact_rows(connection, source, info.columns, where, values)
+
+
+def exact_rows(
+    connection: apsw.Connection,
+    source: str,
+    columns: Sequence[str],
+    tail: str = "",
+    values: Row = (),
+) -> list[Row]:
+    """``columns`` of ``source`` (SQL), TEXT that is not UTF-8 included."""
+    listed = ", ".join(map(quote, columns))
     try:
-        return connection.execute(sql, values).fetchall()
+        return connection.execute(f"SELECT {listed} FROM {source} {tail}", values).fetchall()
     except UnicodeDecodeError:
         pass
     listed = ", ".join(
         f"typeof({c}), iif(typeof({c}) = 'text', CAST({c} AS BLOB), {c})"
-        for c in map(quote, info.columns)
+        for c in map(quote, columns)
     )
-    sql = f"SELECT {listed} FROM main.{quote(info.name)} {info.tree} {where}"
-    return [tuple(map(_exact, row[::2], row[1::2])) for row in connection.execute(sql, values)]
+    return [
+        tuple(map(_exact, row[::2], row[1::2]))
+        for row in connection.execute(f"SELECT {listed} FROM {source} {tail}", values)
+    ]
 
 
 def _exact(kind: str, value: Value) -> Value:
