@@ -8,11 +8,12 @@ change, which older readers ignore.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
-from ha.core.values import Value, decode_values, encode_values
+from ha.core.values import Value, decode_values, encode_values, is_plain
 
 
 class FormatError(ValueError):
@@ -39,9 +40,10 @@ class Identify(StrEnum):
 class Change:
     """One row changed, or one statement run. Values stand in the order of ``columns``.
 
-    A value, never changed after it is made; not frozen, since that would make it four times as
-    slow to build, and there is one for each row. ``old_rowid``/``new_rowid`` are None for tables WITHOUT ROWID and for messages that left
-    them out. ``columns`` names stored columns only, never generated ones.
+    A value, never changed after it is made; not frozen, since that would make it four times
+    as slow to build, and there is one for each row. ``old_rowid``/``new_rowid`` are None for
+    tables WITHOUT ROWID and for messages that left them out. ``columns`` names stored columns
+    only, never generated ones.
     """
 
     operation: Operation
@@ -158,6 +160,65 @@ def encode_change(c: Change) -> dict[str, Any]:
     return out
 
 
+def _make_dumps() -> Callable[[Any], str]:
+    """``json.dumps``, compact, ASCII and strict, without its costs a call where C is at hand."""
+    encoder = json.JSONEncoder(separators=(",", ":"), allow_nan=False, check_circular=False)
+    make: Any = getattr(json.encoder, "c_make_encoder", None)
+    if make is None:
+        return encoder.encode
+    text = json.encoder.encode_basestring_ascii
+    in_c = make(None, encoder.default, text, None, ":", ",", False, False, False)
+    return lambda value: "".join(in_c(value, 0))
+
+
+_dumps = _make_dumps()
+
+
+def encode_changes(changes: Iterable[Change]) -> str:
+    """``encode_change`` of each, as the text of a JSON array.
+
+    One row after the other of the same table differs in its numbers and values only, so the
+    rest of the text is made once.
+    """
+    parts: list[str] = []
+    last: Change | None = None
+    head = ""
+    for c in changes:
+        if c.operation is Operation.SQL or c.operation is Operation.CUSTOM:
+            parts.append(_dumps(encode_change(c)))
+            continue
+        if (
+            last is None
+            or c.columns is not last.columns
+            or c.table is not last.table
+            or c.operation is not last.operation
+            or c.pk_columns is not last.pk_columns
+            or c.database is not last.database
+        ):
+            last = c
+            bare = replace(c, old_rowid=None, new_rowid=None, old_values=None, new_values=None)
+            head = _dumps(encode_change(bare))[:-1]
+        text = head
+        if c.old_rowid is not None:
+            text += f',"old_rowid":{c.old_rowid}'
+        if c.new_rowid is not None:
+            text += f',"new_rowid":{c.new_rowid}'
+        if c.old_values is not None:
+            text += _row_text("old", c.old_values)
+        if c.new_values is not None:
+            text += _row_text("new", c.new_values)
+        parts.append(text + "}")
+    return f"[{','.join(parts)}]"
+
+
+def _row_text(which: str, values: tuple[Value, ...]) -> str:
+    if is_plain(values):
+        return f',"{which}_values":{_dumps(values)}'
+    row, letters = encode_values(values)
+    text = f',"{which}_values":{_dumps(row)}'
+    return text if letters is None else f'{text},"{which}_types":"{letters}"'
+
+
 def encode(cs: ChangeSet) -> bytes:
     """The JSON message, ASCII only (so that lone surrogates survive any reader)."""
     ours: dict[str, Any] = {"v": 1}
@@ -181,15 +242,10 @@ def encode(cs: ChangeSet) -> bytes:
     if cs.sequences:
         ours["sequences"] = [[s.table, s.old, s.new] for s in cs.sequences]
     ours.update(cs.extra)
-    message = {
-        "node": cs.node,
-        "process_id": cs.process_id,
-        "filename": cs.database_id,
-        "changes": [encode_change(c) for c in cs.changes],
-        "timestamp_ns": cs.timestamp_ns,
-        "ha": ours,
-    }
-    return _to_json(message).encode("ascii")
+    head = {"node": cs.node, "process_id": cs.process_id, "filename": cs.database_id}
+    tail = {"timestamp_ns": cs.timestamp_ns, "ha": ours}
+    changes = encode_changes(cs.changes)
+    return f'{_dumps(head)[:-1]},"changes":{changes},{_dumps(tail)[1:]}'.encode("ascii")
 
 
 # --- decoding ------------------------------------------------------------------------
@@ -200,10 +256,17 @@ _OURS = {
 }  # fmt: skip
 
 
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+_loads = json.JSONDecoder(parse_constant=_refuse_constant).decode
+
+
 def decode(payload: bytes) -> ChangeSet:
     """Raises FormatError with a sentence on what is wrong with the message."""
     try:
-        raw = json.loads(payload)
+        raw = _loads(payload.decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise FormatError(f"not JSON: {error}") from error
     try:
@@ -220,7 +283,11 @@ def _decode_message(raw: Any) -> ChangeSet:
     ours = raw.get("ha")
     node = _text(raw, "node")
     process_id = _integer(raw, "process_id")
-    changes = tuple(decode_change(c) for c in raw.get("changes") or ())
+    listed = raw.get("changes") or ()
+    if not isinstance(listed, list | tuple):
+        raise FormatError("changes is not a list")
+    names = _Names()
+    changes = tuple([decode_change(c, names) for c in listed])
     if ours is None:
         return ChangeSet(
             node=node,
@@ -242,59 +309,124 @@ def _decode_message(raw: Any) -> ChangeSet:
         timestamp_ns=_integer(raw, "timestamp_ns"),
         kind=Kind(ours.get("kind", Kind.TRANSACTION.value)),
         origin=None if number is None else Origin(node, process_id, _integer(ours, "n")),
-        uuid=ours.get("uuid"),
+        uuid=_optional_text(ours, "uuid"),
         base=_optional_integer(ours, "base"),
         after=_optional_integer(ours, "after"),
         identify=Identify(ours.get("identify", Identify.PK.value)),
-        virtual=tuple(str(v) for v in ours.get("virtual", ())),
-        sequences=tuple(
-            SequenceChange(str(t), old, new) for t, old, new in ours.get("sequences", ())
-        ),
+        virtual=tuple(_strings(_list(ours, "virtual"))),
+        sequences=tuple(_decode_sequence(s) for s in _list(ours, "sequences")),
         target=_optional_integer(ours, "target"),
         snapshot=_optional_integer(ours, "snapshot"),
         extra={k: v for k, v in ours.items() if k not in _OURS},
     )
 
 
-def decode_change(raw: Any) -> Change:
+class _Names:
+    """The lists of column names that were met, so that equal ones are one object."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, ...], tuple[str, ...]] = {}
+        self._last: dict[str, tuple[list[Any], tuple[str, ...]]] = {}
+
+    def read(self, raw: dict[str, Any], name: str) -> tuple[str, ...]:
+        value = raw.get(name)
+        if not value:
+            if value is not None and type(value) is not list:
+                raise FormatError(f"{name} is not a list")
+            return ()
+        last = self._last.get(name)
+        if last is not None and last[0] == value:
+            return last[1]
+        key = tuple(_strings(_list(raw, name)))
+        names = self._known.setdefault(key, key)
+        self._last[name] = (value, names)
+        return names
+
+
+_OPERATIONS: dict[object, Operation] = {o.value: o for o in Operation}
+
+
+def decode_change(raw: Any, names: _Names | None = None) -> Change:
+    """The inverse of :func:`encode_change`. Raises FormatError, ValueError, TypeError."""
     if not isinstance(raw, dict):
         raise FormatError(f"a change is a JSON object, not {type(raw).__name__}")
-    operation = Operation(_text(raw, "operation"))
+    get = raw.get
+    operation = _OPERATIONS.get(get("operation"))
+    if operation is None:
+        raise FormatError(f"operation {get('operation')!r} is not known")
+    table = _text(raw, "table")
     database = _text(raw, "database") or "main"
-    if operation in (Operation.SQL, Operation.CUSTOM):
+    if operation is Operation.SQL or operation is Operation.CUSTOM:
         return Change(
             operation=operation,
-            table=_text(raw, "table"),
+            table=table,
             command=_text(raw, "command"),
-            args=decode_values(raw.get("args") or (), raw.get("args_types")),
+            args=decode_values(_list(raw, "args"), get("args_types")),
             database=database,
         )
-    columns = tuple(str(c) for c in raw.get("columns") or ())
+    if names is None:
+        names = _Names()
+    columns = names.read(raw, "columns")
     old = _row(raw, "old", columns)
     new = _row(raw, "new", columns)
-    if operation is not Operation.DELETE and new is None:
+    if new is None and operation is not Operation.DELETE:
         raise FormatError(f"{operation} without new_values")
+    old_rowid, new_rowid = get("old_rowid"), get("new_rowid")
+    if old_rowid is not None:
+        _check_integer("old_rowid", old_rowid)
+    if new_rowid is not None:
+        _check_integer("new_rowid", new_rowid)
     return Change(
-        operation=operation,
-        table=_text(raw, "table"),
-        columns=columns,
-        pk_columns=tuple(str(c) for c in raw.get("pk_columns") or ()),
-        old_rowid=_optional_integer(raw, "old_rowid"),
-        new_rowid=_optional_integer(raw, "new_rowid"),
-        old_values=old,
-        new_values=new,
-        database=database,
+        operation,
+        table,
+        columns,
+        names.read(raw, "pk_columns"),
+        old_rowid,
+        new_rowid,
+        old,
+        new,
+        "",
+        (),
+        database,
     )
+
+
+def _strings(values: Iterable[Any]) -> Iterable[str]:
+    for value in values:
+        if type(value) is not str:
+            raise FormatError(f"a name is not a string: {value!r}")
+        yield value
+
+
+def _decode_sequence(raw: Any) -> SequenceChange:
+    table, old, new = raw
+    if type(table) is not str:
+        raise FormatError("a sequence without the name of its table")
+    for number in (old, new):
+        if number is not None:
+            _check_integer("a sequence", number)
+    return SequenceChange(table, old, new)
 
 
 def _row(raw: dict[str, Any], which: str, columns: tuple[str, ...]) -> tuple[Value, ...] | None:
     values = raw.get(f"{which}_values")
     if not values:
         return None
+    if type(values) is not list:
+        raise FormatError(f"{which}_values is not a list")
     row = decode_values(values, raw.get(f"{which}_types"))
     if len(row) != len(columns):
         raise FormatError(f"{which}_values has {len(row)} values for {len(columns)} columns")
     return row
+
+
+def _list(raw: dict[str, Any], name: str) -> list[Any] | tuple[Any, ...]:
+    value = raw.get(name)
+    if value is None:
+        return ()
+    if type(value) is not list:
+        raise FormatError(f"{name} is not a list")
+    return value
 
 
 def _text(raw: dict[str, Any], name: str) -> str:
@@ -315,6 +447,15 @@ def _integer(raw: dict[str, Any], name: str) -> int:
 
 def _optional_integer(raw: dict[str, Any], name: str) -> int | None:
     value = raw.get(name)
-    if value is not None and type(value) is not int:
-        raise FormatError(f"{name} is not an integer")
+    if value is not None:
+        _check_integer(name, value)
     return value
+
+
+def _optional_text(raw: dict[str, Any], name: str) -> str | None:
+    return None if raw.get(name) is None else _text(raw, name)
+
+
+def _check_integer(name: str, value: object) -> None:
+    if type(value) is not int or not -(2**63) <= value < 2**63:
+        raise FormatError(f"{name} is not a 64-bit integer")

@@ -13,7 +13,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from ha.core.changeset import Change, ChangeSet, FormatError, decode_change, encode, encode_change
+from ha.core.changeset import Change, ChangeSet, FormatError, decode_change, encode, encode_changes
 
 HEADROOM = 1_024
 """Bytes of a message that the envelope may take beside its changes."""
@@ -70,7 +70,7 @@ def encode_all(cs: ChangeSet, limit: int) -> list[bytes]:
 def _split(
     changes: Sequence[Change], room: int
 ) -> Iterator[tuple[tuple[Change, ...], dict[str, object]]]:
-    text = json.dumps([encode_change(c) for c in changes], separators=(",", ":"))
+    text = encode_changes(changes)
     if len(text) <= room:
         yield tuple(changes), {}
     elif len(changes) > 1:

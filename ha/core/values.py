@@ -65,14 +65,27 @@ def encode_values(values: Sequence[Value]) -> tuple[list[JsonValue], str | None]
     return out, None if letters is None else "".join(letters)
 
 
-def decode_values(values: Sequence[object], letters: str | None) -> tuple[Value, ...]:
+_PLAIN_TYPES = {int, str, type(None)}
+_JSON_TYPES = {str, float, type(None)}
+
+
+def is_plain(values: Sequence[Value]) -> bool:
+    """Does JSON tell the truth about all of them, surely? (Floats may be infinite.)"""
+    return _PLAIN_TYPES.issuperset(map(type, values))
+
+
+def decode_values(values: Sequence[object], letters: object) -> tuple[Value, ...]:
     """The inverse of :func:`encode_values`; without letters, JSON's types are taken as they are.
 
     Raises ValueError on anything that no encoder writes. JSON's booleans, which the existing
     system may send, are the integers 0 and 1.
     """
     if letters is None:
-        return tuple(_decode_plain(v) for v in values)
+        if _JSON_TYPES.issuperset(map(type, values)):
+            return tuple(values)  # type: ignore[arg-type]
+        return tuple([_decode_plain(v) for v in values])
+    if type(letters) is not str:
+        raise ValueError("type letters are not a string")
     if len(letters) != len(values):
         raise ValueError(f"{len(values)} values with {len(letters)} type letters")
     return tuple(
@@ -82,9 +95,11 @@ def decode_values(values: Sequence[object], letters: str | None) -> tuple[Value,
 
 
 def _decode_plain(v: object) -> Value:
-    if v is None or type(v) is int or type(v) is str or type(v) is float:
-        if type(v) is int and not -(2**63) <= v < 2**63:
+    if type(v) is int:
+        if not -(2**63) <= v < 2**63:
             raise ValueError(f"integer out of SQLite's range: {v}")
+        return v
+    if v is None or type(v) is str or type(v) is float:
         return v
     if type(v) is bool:
         return int(v)
