@@ -54,6 +54,8 @@ def _run_unit(executor: Executor, unit: Unit) -> None:
     executor.start()
     executor.impersonate(unit.last_insert_id, unit.changes)
     try:
+        if unit.work is not None:
+            unit.results = unit.work(executor)
         for statement in unit.statements:
             connection.spend()
             parsed = unit.parse(connection, statement.sql)

@@ -17,7 +17,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import apsw
 import trio
@@ -33,7 +33,17 @@ from ha.engine.relay import Relay
 from ha.engine.runtime import Runtime
 from ha.engine.turn import Turn
 from ha.engine.unit import Stage, Unit
-from ha.log.api import Ack, Entry, Log, LogError, LogReset, NotSent, Outgoing, ResetReason
+from ha.log.api import (
+    Ack,
+    Entry,
+    Log,
+    LogError,
+    LogReset,
+    NotSent,
+    Outgoing,
+    ResetReason,
+    WrongLast,
+)
 from ha.store import control
 from ha.store.executor import Executor
 from ha.store.fold import Fold, Folded, Halt
@@ -47,6 +57,10 @@ INLINE_BYTES = 64 * 1024
 APPLY_ENTRIES = 512
 APPLY_BYTES = 4 * 1024 * 1024
 """Bounds of one SQLite transaction of foreign messages, so that catching up shows progress."""
+
+
+Tap = Callable[[Entry, bool], None]
+"""Takes an entry and whether it had an effect."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +151,8 @@ class Committer:
         self.applied = fold.position.applied
         self.applied_time_ns = 0
         """The broker's time of the last message applied in this process."""
+        self.taps: list[Tap] = []
+        """Told of each entry that the file contains now, in order, before anything else is."""
 
     @property
     def waiting(self) -> int:
@@ -169,8 +185,10 @@ class Committer:
         if unit.stage is Stage.WAITING and unit in self._queue:
             self._queue.remove(unit)
             unit.fail(HaError(Code.CANCELLED, "the statement was cancelled"))
-        elif self._executor.current is unit:
-            self._executor.connection.interrupt()
+        else:
+            executor = unit.executor or self._executor
+            if executor.current is unit:
+                executor.connection.interrupt()
 
     async def take_turn(self, turn: Turn) -> None:
         """Wait until the writer belongs to ``turn``; raises BUSY after a bound."""
@@ -381,6 +399,8 @@ class Committer:
         for one in folded:
             schema = schema or one.schema
             self.counters.applied += 1
+            for tap in self.taps:
+                tap(one.entry, one.verdict.counts)
             if not one.verdict.counts:
                 self.counters.ignored += 1
             unit = self._under_way.pop(one.entry.message_id, None)
@@ -483,7 +503,8 @@ class Committer:
     async def _batch(self) -> None:
         units: list[Unit] = []
         while self._queue and len(units) < self._options.batch_units:
-            alone = self._queue[0].local_ddl or self._queue[0].drains
+            first = self._queue[0]
+            alone = first.local_ddl or first.drains or first.alone
             if alone and units:
                 break
             unit = self._queue.popleft()
@@ -491,14 +512,14 @@ class Committer:
             units.append(unit)
             if alone:
                 break
-        executor = self._executor
+        executor = units[0].executor or self._executor
         size = sum(len(u.statements) for u in units)
         try:
             await self._runtime.run(
                 executor.connection,
                 lambda: run_batch(executor, units),
                 executor.connection.rollback,
-                long=size > 2_000,
+                long=size > 2_000 or units[0].work is not None,
             )
         except HaError as error:
             executor.connection.rollback()
@@ -521,6 +542,9 @@ class Committer:
 
     async def _publish(self, executor: Executor, units: list[Unit], writers: list[Unit]) -> None:
         """Send the batch, and commit it if the log has it next; else leave it to the log."""
+        if units[0].alone:
+            await self._publish_alone(executor, units[0])
+            return
         flight = Flight(units, [], trio.current_time())
         after: int | None = None
         messages: list[Outgoing] = []
@@ -544,6 +568,59 @@ class Committer:
             self._requeue(units, _not_written(str(error)))
             await self._sleep(trio.current_time() + 0.1)
             return
+        await self._arrive(executor, flight, writers, owners, messages)
+
+    async def _publish_alone(self, executor: Executor, unit: Unit) -> None:
+        """Send a transaction that must follow directly on what it ran on, each part on the last."""
+        connection = executor.connection
+        try:
+            unit.messages = await self._encode(unit, None)
+        except HaError as error:
+            connection.rollback()
+            unit.fail(error)
+            return
+        flight = Flight([unit], [m.message_id for m in unit.messages], trio.current_time())
+        last = self.applied
+        for message in unit.messages:
+            try:
+                last = await self._publish_after(message, last)
+            except NotSent as error:
+                # Parts that were sent have no end: every node drops them.
+                connection.rollback()
+                if isinstance(error, WrongLast) and not self._again(unit):
+                    unit.fail(_overtaken())
+                elif not isinstance(error, WrongLast):
+                    unit.fail(_not_written(str(error)))
+                return
+            except LogError:
+                connection.rollback()
+                self._under_way.update((m.message_id, unit) for m in unit.messages)
+                return
+        unit.acked = True
+        await self._arrive(executor, flight, [unit], [unit] * len(unit.messages), unit.messages)
+
+    async def _publish_after(self, message: Outgoing, last: int) -> int:
+        """Where it stands. Raises WrongLast if another message of the subject follows ``last``."""
+        timeout = self._options.publish_timeout
+        try:
+            ack = await self._log.publish_one(replace(message, expect_last=last), timeout)
+        except WrongLast as error:
+            if error.last != 0:
+                raise
+            # The stream has forgotten all messages of the subject, the last one too.
+            ack = await self._log.publish_one(replace(message, expect_last=0), timeout)
+        return ack.sequence
+
+    async def _arrive(
+        self,
+        executor: Executor,
+        flight: Flight,
+        writers: list[Unit],
+        owners: list[Unit],
+        messages: list[Outgoing],
+    ) -> None:
+        """Commit if what was sent is what the log has next; else leave it to the log."""
+        units = flight.units
         self._flight = flight
         self.counters.batches += 1
         self.counters.published += len(messages)
@@ -682,6 +759,9 @@ class Committer:
         self._fold.moved(last.sequence, last.payload)
         self.applied_time_ns = last.time_ns
         self.counters.applied += len(met)
+        for tap in self.taps:
+            for entry in met:
+                tap(entry, True)
         self._moved(last.sequence, schema)
         for unit in units:
             self._answer(unit, sequences[unit.last_id] if unit.messages else 0)
@@ -938,6 +1018,14 @@ def _changes_schema(unit: Unit) -> bool:
 def _not_written(why: str) -> HaError:
     return HaError(
         Code.NOT_WRITTEN, f"the transaction was not written: {why}", hint="it may be sent again"
+    )
+
+
+def _overtaken() -> HaError:
+    return HaError(
+        Code.SERIALIZATION_FAILURE,
+        "another transaction came first: this one was not written",
+        hint="try again",
     )
 
 

@@ -13,6 +13,7 @@ from ha.engine.api import Result, Statement
 from ha.log.api import Outgoing
 from ha.store.capture import Captured
 from ha.store.connection import Connection
+from ha.store.executor import Executor
 from ha.store.parse import Parsed
 
 
@@ -31,7 +32,10 @@ class Unit:
     the fold ignored it for a race. ``final``: its error stands, whatever becomes of its batch.
     ``local_ddl``: committed here and told to nobody. ``drains``: with asynchronous replication,
     waits until nothing else waits for the log, and for the log itself.
-    ``parse``: from a cache, or by the connection it runs on.
+    ``parse``: from a cache, or by the connection it runs on. ``work``: runs on the executor in
+    place of statements. ``executor``: the unit's own, None for the shared one. ``alone``: its
+    message must follow directly on the state it ran on; if others were first, it is executed
+    again, or fails with SERIALIZATION_FAILURE.
     """
 
     statements: Sequence[Statement]
@@ -42,6 +46,9 @@ class Unit:
     again: bool = True
     local_ddl: bool = False
     drains: bool = False
+    alone: bool = False
+    work: Callable[[Executor], list[Result]] | None = None
+    executor: Executor | None = None
     stage: Stage = Stage.WAITING
     tries: int = 0
     results: list[Result] = field(default_factory=list)
