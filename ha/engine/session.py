@@ -50,7 +50,7 @@ class Session:
         self._commands = commands
         self._prepare_connection = prepare_connection
         self._own: Executor | None = None
-        self._pinned = prepare_connection is not None
+        self._pinned = False
         self._transaction = False
         self._implicit_savepoint = False
         self._aborted: HaError | None = None
@@ -158,7 +158,7 @@ class Session:
         if self._aborted is not None:
             raise self._aborted
         async with self._database.limiter:
-            own = self._own if self._transaction or self._pinned else None
+            own = self._own if self._transaction or self._pinned or parsed.own else None
             connection = own.connection if own else self._database.store.take_reader()
             try:
                 connection.raw.set_last_insert_rowid(self._last_insert_id)
@@ -191,9 +191,13 @@ class Session:
         """By the session's own connection where it may see more than the committed schema."""
         if self._own is not None and (self._transaction or self._pinned):
             return self._own.connection.parse(sql)
-        parsed = self._database.cache.parse(self._database.store.parser, sql)
-        if self._prepare_connection is not None and self._own is None:
-            self._open_own()
+        try:
+            return self._database.cache.parse(self._database.store.parser, sql)
+        except HaError as error:
+            if self._prepare_connection is None or error.code is Code.REFUSED:
+                raise
+        parsed = self._open_own().connection.parse(sql)
+        parsed.own = True
         return parsed
 
     def _parse_known(self, statements: Sequence[Statement]) -> list[Parsed]:
@@ -236,7 +240,7 @@ class Session:
         if not parsed.changes_file:
             return await self._read(parsed, params, max_rows)
         self._check_writable()
-        if self._pinned:
+        if self._pinned or parsed.own:
             self._begin_own()
             try:
                 result = await self._in_transaction(parsed, params, max_rows)
@@ -252,7 +256,7 @@ class Session:
         values = bind(params, parsed.parameters)
         database = self._database
         async with database.limiter:
-            own = self._own if self._pinned else None
+            own = self._own if self._pinned or parsed.own else None
             connection = own.connection if own is not None else database.store.take_reader()
             try:
                 self._impersonate(connection)
@@ -348,7 +352,7 @@ class Session:
         if self._own is not None:
             self._own.connection.close()
             self._own = None
-        self._pinned = self._prepare_connection is not None
+        self._pinned = False
         self._query_only = False
 
     async def _set_pragma(self, parsed: Parsed) -> Result:
@@ -557,7 +561,7 @@ class Session:
         if self._turn is not None:
             self._turn.release()
             self._turn = None
-        if self._own is not None and not self._pinned:
+        if self._own is not None and not self._pinned and self._prepare_connection is None:
             self._own.connection.close()
             self._own = None
 

@@ -84,7 +84,8 @@ class Parsed:
 
     ``writes`` names the tables of ``main`` that it may change, triggers and cascades included
     as far as SQLite announces them; ``temp``: it reads or writes the temp schema;
-    ``pragma``: (name, value). ``memo``: room for what a caller derives from it once.
+    ``pragma``: (name, value). ``own``: only the session's own connection understands it.
+    ``memo``: room for what a caller derives from it once.
     """
 
     sql: str
@@ -101,6 +102,7 @@ class Parsed:
     transaction: str | None = None
     savepoint: tuple[str, str] | None = None
     writes: frozenset[str] = field(default_factory=frozenset)
+    own: bool = False
     memo: Any = None
 
     @property
