@@ -181,6 +181,10 @@ class Log(Protocol):
         """The first sequence whose broker time is ≥ ``time_ns``; last + 1 if there is none."""
         ...
 
+    async def now_ns(self) -> int:
+        """The broker's clock, in Unix nanoseconds, as entries are stamped with. Raises LogError."""
+        ...
+
     async def mark(self, sequence: int) -> None:
         """Let the node's durable consumer show that ``sequence`` is applied. Never blocks long."""
         ...

@@ -477,6 +477,10 @@ class MemoryLog:
                 return entry.sequence
         return self._stream.last + 1
 
+    async def now_ns(self) -> int:
+        await self._reach()
+        return self._stream._now_ns()
+
     async def mark(self, sequence: int) -> None:
         await trio.lowlevel.checkpoint()
         self._durable.position = max(self._durable.position, sequence)
