@@ -28,8 +28,6 @@ from ha.core.naming import DEFAULT_STREAM
 NOT_BUILT: dict[str, tuple[str, ...]] = {
     "many databases in a folder": ("create-db-dir", "disable-db-sync"),
     "loadable extensions": ("extensions",),
-    "TLS on the HTTP and gRPC port": ("http-cert", "http-key", "http-client-ca"),
-    "gRPC": ("max-result",),
     "asynchronous replication": ("async-replication", "async-replication-store-dir"),
     "interceptors": ("interceptor",),
     "snapshots": ("from-latest-snapshot", "snapshot-interval", "disable-base-snapshot"),
@@ -296,7 +294,7 @@ class Config:
     port: int = option(
         Group.HTTP,
         8080,
-        "Port for HTTP. 0: any free one, which the log names.",
+        "Port for HTTP and gRPC. 0: any free one, which the log names.",
         parse=read.port,
         metavar="PORT",
         short="p",

@@ -24,8 +24,12 @@ from ha.log import server as nats
 from ha.log.api import Broker
 from ha.log.memory import MemoryBroker, MemoryStream
 from ha.store.file import Store, StoreOptions
+from ha.wire.grpc.app import create_apps as create_grpc_apps
+from ha.wire.grpc.session import Limits
 from ha.wire.http.app import create_app
+from ha.wire.http.auth import Guard
 from ha.wire.http.health import Readiness
+from ha.wire.http.server import Tls
 from ha.wire.http.server import serve as serve_http
 from ha.wire.postgres import config as postgres
 from ha.wire.postgres.server import serve as serve_postgres
@@ -73,17 +77,25 @@ async def run(
 async def _serve(config: Config, node: Node, nursery: trio.Nursery) -> None:
     """Open the ports. Each server ends by itself once ``shutdown`` is set."""
     databases = node.databases
+    grpc = create_grpc_apps(
+        databases,
+        authorize=Guard(config.token).check,
+        limits=Limits(request=config.max_body, result=config.max_result),
+        shutdown=node.shutdown,
+    )
     app = create_app(
         databases,
         token=config.token,
         max_body=config.max_body,
         health=lambda: Readiness(databases.not_ready()),
+        mount=grpc,
     )
     with _opening("HTTP", "--port", config.port):
         addresses = await nursery.start(
             lambda task_status: serve_http(
                 app,
                 port=config.port,
+                tls=_http_tls(config),
                 shutdown_trigger=node.shutdown.wait,
                 task_status=task_status,
             )
@@ -92,6 +104,23 @@ async def _serve(config: Config, node: Node, nursery: trio.Nursery) -> None:
     logger.info("http", extra={"port": node.http_port})
     if config.pg_port != 0:
         await _serve_postgres(config, node, nursery)
+
+
+def _http_tls(config: Config) -> Tls | None:
+    """Raises HaError for files that are no certificate and its key."""
+    if config.http_cert is None or config.http_key is None:
+        return None
+    tls = Tls(config.http_cert, config.http_key, config.http_client_ca)
+    try:
+        tls.context()
+    except (OSError, ValueError) as error:
+        raise HaError(
+            Code.BAD_REQUEST,
+            f"--http-cert {tls.certificate}, --http-key {tls.key} or --http-client-ca"
+            f" cannot be used: {error}",
+            hint="they must be PEM files, the key without a password",
+        ) from error
+    return tls
 
 
 async def _serve_postgres(config: Config, node: Node, nursery: trio.Nursery) -> None:
