@@ -16,7 +16,7 @@ from ha.wire.postgres.channel import Channel, Closed
 from ha.wire.postgres.codec import ProtocolError
 from ha.wire.postgres.config import Limits
 from ha.wire.postgres.errors import PgError, from_ha
-from ha.wire.postgres.plan import Plan, PlanCache, make_plan
+from ha.wire.postgres.plan import Plan, Planner
 from ha.wire.postgres.rows import BatchEncoder, ResultColumn, Row, batch_encoder
 from ha.wire.postgres.settings import Settings
 from ha.wire.postgres.sources import BATCH_ROWS, ListSource, QuerySource, Source, next_batch
@@ -79,7 +79,7 @@ class Conversation:
         session: SessionApi,
         settings: Settings,
         limits: Limits,
-        plans: PlanCache,
+        planner: Planner,
         database_ids: Sequence[str],
         process_id: int,
     ) -> None:
@@ -87,7 +87,7 @@ class Conversation:
         self.session = session
         self.settings = settings
         self.limits = limits
-        self.plans = plans
+        self.planner = planner
         self.default_database = database_ids[0] if database_ids else ""
         self.process_id = process_id
         self.statements: dict[str, Plan] = {}
@@ -141,7 +141,7 @@ class Conversation:
         return self.settings.values["ha.result_types"] == "text"
 
     async def plan(self, sql: str, declared: Sequence[int] = ()) -> Plan:
-        return await make_plan(self.session, sql, declared, self.plans, as_text=self.as_text)
+        return await self.planner.plan(sql, declared, as_text=self.as_text)
 
     def check_allowed(self, plan: Plan) -> None:
         """Refuse what a failed or a read-only transaction does not take. Raises PgError."""

@@ -136,6 +136,7 @@ TABLE_FUNCTIONS: dict[str, tuple[tuple[str, PgType | None], ...]] = {
         ("parent", t.INT8), ("fullkey", t.TEXT), ("path", t.TEXT),
     ),
     "generate_series": (("value", t.INT8),),
+    "generate_subscripts": (("value", t.INT8),),
     "unnest": (("unnest", None),),
 }  # fmt: skip
 TABLE_FUNCTIONS["json_tree"] = TABLE_FUNCTIONS["json_each"]

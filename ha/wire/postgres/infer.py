@@ -22,7 +22,7 @@ from ha.wire.postgres.functions import (
     UNIFIED,
 )
 from ha.wire.postgres.oids import PgType
-from ha.wire.postgres.schema import Relation, Schema
+from ha.wire.postgres.relations import Relation, Schema
 
 _MAX_DEPTH = 40
 
@@ -58,6 +58,12 @@ def infer(
         return Inference(parameters, None)
     types = walk.fitted([c.type for c in columns])
     return Inference(parameters, types)
+
+
+def infer_view(relation: Relation, schema: Schema) -> list[PgType | None]:
+    """The types of a view's columns, in order."""
+    walk = _Walk(schema, [], False, None)
+    return [c.type for c in walk.relation(relation)]
 
 
 def unify(types: Iterable[PgType | None]) -> PgType | None:
@@ -299,7 +305,7 @@ class _Walk:
             cte = scope.cte(name)
             if cte is not None:
                 return list(cte)
-        relation = self.schema.get(name)
+        relation = self.schema.get(name, node.db)
         return [] if relation is None else self.relation(relation)
 
     def _function(self, name: str, arguments: Sequence[exp.Expr], scope: _Scope) -> list[_Column]:
@@ -587,9 +593,9 @@ class _Walk:
         kind = t.by_sql_name(name) or t.of_declared(name)
         number = parameter(node.this)
         self.want(node.this, kind)
-        inner = self.type(node.this, scope)
+        self.type(node.this, scope)
         if number is not None or self.translated:
-            return _stored(kind) if number is not None and inner is kind else result_of_cast(kind)
+            return result_of_cast(kind)
         return cast_affinity(name)
 
     def _compare(self, node: exp.Expr, scope: _Scope) -> PgType:
@@ -793,16 +799,12 @@ def cast_affinity(name: str) -> PgType:
     return t.NUMERIC
 
 
-def _stored(kind: PgType) -> PgType:
-    return result_of_cast(kind)
-
-
 def result_of_cast(kind: PgType) -> PgType:
     """The type reported for a value cast to ``kind``: integers are int8, floats float8."""
     if kind in (t.INT2, t.INT4):
         return t.INT8
     if kind is t.FLOAT4:
         return t.FLOAT8
-    if kind in (t.VARCHAR, t.BPCHAR):
-        return t.TEXT
+    if kind in (t.VARCHAR, t.BPCHAR, t.REGCLASS, t.REGTYPE, t.REGPROC, t.REGNAMESPACE):
+        return t.TEXT  # a name is shown for a reg… type
     return kind

@@ -53,14 +53,13 @@ class Token:
 def tokenize(sql: str) -> Iterator[Token]:
     """All tokens, white space and comments too; their texts joined are ``sql``."""
     position = 0
-    subscript = False
+    subscript = False  # a bracket here is PostgreSQL's subscript or array, not SQLite's name
     while position < len(sql):
         if sql[position] == "[" and not subscript:
             end = sql.find("]", position)
             if end > 0 and _NAME_START.match(sql, position + 1):
                 token = Token("quoted", sql[position : end + 1], position)
                 position = token.end
-                subscript = True
                 yield token
                 continue
         match = _TOKEN.match(sql, position)
@@ -70,9 +69,10 @@ def tokenize(sql: str) -> Iterator[Token]:
             kind = "dollar"
         token = Token(kind, match[0], position)
         position = match.end()
-        if kind != "space":
-            # After these a bracket is PostgreSQL's subscript or array, not SQLite's identifier.
-            subscript = token.text in (")", "]", "[") or token.upper == "ARRAY"
+        if kind == "word":
+            subscript = (position < len(sql) and sql[position] == "[") or token.upper == "ARRAY"
+        elif kind != "space":
+            subscript = token.text in (")", "]", "[") or kind == "quoted"
         yield token
 
 

@@ -130,7 +130,7 @@ def of_declared(decltype: str | None) -> PgType:
     flat = " ".join(re.sub(r"\([^)]*\)", " ", decltype or "").upper().replace('"', "").split())
     flat = flat.removeprefix("PG_CATALOG.")
     if flat.endswith("[]"):
-        return TEXT
+        return by_sql_name(flat) or TEXT
     exact = _DECLARED.get(flat)
     if exact is not None:
         return exact

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from ha.core.errors import Code, HaError
@@ -14,9 +14,10 @@ from ha.wire.postgres.errors import PgError
 from ha.wire.postgres.infer import Inference, infer
 from ha.wire.postgres.lexer import number_parameters
 from ha.wire.postgres.oids import PgType
+from ha.wire.postgres.relations import Schema
 from ha.wire.postgres.rows import ResultColumn
-from ha.wire.postgres.schema import Schema, read_schema
-from ha.wire.postgres.tags import command_tag, returns_rows
+from ha.wire.postgres.schema import read_schema
+from ha.wire.postgres.tags import command_tag
 from ha.wire.postgres.translate import must_translate, translate
 
 MAX_CACHED_SQL = 64 * 1024
@@ -39,8 +40,6 @@ class Plan:
     columns: tuple[ResultColumn, ...] = ()
     command: Command | None = None
     prepared: Prepared | None = None
-    rows: bool = False
-    """It answers rows, and so a RowDescription."""
 
 
 @dataclass(slots=True)
@@ -48,7 +47,6 @@ class _Entry:
     translated: str
     prepared: Prepared
     plan: Plan
-    version: int
 
 
 @dataclass(slots=True)
@@ -78,84 +76,117 @@ class PlanCache:
             self.entries.popitem(last=False)
 
 
-async def make_plan(
-    session: SessionApi,
-    sql: str,
-    declared: Sequence[int],
-    cache: PlanCache,
-    *,
-    as_text: bool = False,
-) -> Plan:
-    """Parse one statement. ``declared`` are parameter type oids, 0 for unspecified.
+class Planner:
+    """Makes plans for one session. ``attach`` makes its catalogue's tables known, and tells
+    whether they were not so before."""
 
-    ``as_text``: report every column as text. Raises HaError, PgError.
-    """
-    command = parse_command(sql)
-    if command is not None:
-        return Plan(sql, sql, Kind.COMMAND, command.tag, command=command)
-    key = (session.database_id, sql, tuple(declared), as_text)
-    entry = cache.get(key)
-    if entry is not None:
-        prepared = await session.prepare(entry.translated)
-        if prepared == entry.prepared:
-            return entry.plan
-    translated, prepared = await _prepare(session, sql)
-    if prepared.kind is Kind.EMPTY:
-        return Plan(sql, translated, Kind.EMPTY, "")
-    count = len(prepared.parameters)
-    named = [n for n in prepared.parameters if n is not None and not n.isdigit()]
-    if named:
-        raise PgError(
-            "42601",
-            f"parameter {named[0]!r} has a name: this protocol numbers them",
-            hint="write $1, $2, …",
+    def __init__(
+        self, session: SessionApi, cache: PlanCache, attach: Callable[[], bool] = lambda: False
+    ) -> None:
+        self._session = session
+        self._cache = cache
+        self._attach = attach
+
+    async def plan(self, sql: str, declared: Sequence[int] = (), *, as_text: bool = False) -> Plan:
+        """Parse one statement. ``declared`` are parameter type oids, 0 for unspecified.
+
+        ``as_text``: report every column as text. Raises HaError, PgError.
+        """
+        command = parse_command(sql)
+        if command is not None:
+            return Plan(sql, sql, Kind.COMMAND, command.tag, command=command)
+        session = self._session
+        key = (session.database_id, sql, tuple(declared), as_text)
+        entry = self._cache.get(key)
+        if entry is not None:
+            prepared = await self._ask(entry.translated)
+            if prepared == entry.prepared:
+                return entry.plan
+        translated, prepared = await self._prepare(sql)
+        if prepared.kind is Kind.EMPTY:
+            return Plan(sql, translated, Kind.EMPTY, "")
+        count = len(prepared.parameters)
+        named = [n for n in prepared.parameters if n is not None and not n.isdigit()]
+        if named:
+            raise PgError(
+                "42601",
+                f"parameter {named[0]!r} has a name: this protocol numbers them",
+                hint="write $1, $2, …",
+            )
+        types = [_declared(oid) for oid in declared[:count]]
+        types += [None] * (count - len(types))
+        found = await self._infer(sql, translated, prepared, types)
+        plan = Plan(
+            sql,
+            translated,
+            prepared.kind,
+            command_tag(translated, prepared),
+            tuple(found.parameters),
+            _columns(prepared, found, as_text),
+            prepared=prepared,
         )
-    types = [_declared(oid) for oid in declared[:count]]
-    types += [None] * (count - len(types))
-    found = await _infer(session, sql, translated, prepared, types, cache)
-    columns = _columns(prepared, found, as_text)
-    plan = Plan(
-        sql,
-        translated,
-        prepared.kind,
-        command_tag(translated, prepared),
-        tuple(found.parameters),
-        columns,
-        prepared=prepared,
-        rows=returns_rows(prepared),
-    )
-    if prepared.kind in (Kind.READ, Kind.WRITE):
-        cache.put(key, _Entry(translated, prepared, plan, 0))
-    return plan
+        if prepared.kind in (Kind.READ, Kind.WRITE):
+            self._cache.put(key, _Entry(translated, prepared, plan))
+        return plan
 
-
-async def _prepare(session: SessionApi, sql: str) -> tuple[str, Prepared]:
-    """SQLite's parser has the first word, and the last: translated is only what it refuses,
-    or would take for something else than PostgreSQL means (SERIAL, ``$1::int``)."""
-    numbered, _ = number_parameters(sql)
-    if must_translate(sql):
-        text = translate(sql)
-        return text, await session.prepare(text)
-    try:
-        return numbered, await session.prepare(numbered)
-    except HaError as error:
-        if error.code not in _TRANSLATABLE:
-            raise
+    async def _ask(self, sql: str) -> Prepared:
+        """SQLite's word on ``sql``, with the catalogue's tables if it names one."""
         try:
+            return await self._session.prepare(sql)
+        except HaError as error:
+            if error.code is not Code.UNKNOWN_TABLE or not self._attach():
+                raise
+        return await self._session.prepare(sql)
+
+    async def _prepare(self, sql: str) -> tuple[str, Prepared]:
+        """SQLite's parser has the first word, and the last: translated is only what it refuses,
+        or would take for something else than PostgreSQL means (SERIAL, ``now()``)."""
+        numbered, _ = number_parameters(sql)
+        if must_translate(sql):
             text = translate(sql)
-        except PgError as refused:
-            if refused.sqlstate == "42601":  # it is no PostgreSQL either: SQLite's word counts
-                raise error from None
-            raise
-        if text == numbered:
-            raise
+            return text, await self._ask(text)
         try:
-            return text, await session.prepare(text)
-        except HaError as second:
-            if second.code is Code.SYNTAX_ERROR and error.code is Code.SYNTAX_ERROR:
-                raise error from None
-            second.offset = None
-            raise second from None
+            return numbered, await self._ask(numbered)
+        except HaError as error:
+            if error.code not in _TRANSLATABLE:
+                raise
+            try:
+                text = translate(sql)
+            except PgError as refused:
+                if refused.sqlstate == "42601":  # no PostgreSQL either: SQLite's word counts
+                    raise _explained(error, sql) from None
+                raise
+            if text == numbered:
+                raise
+            try:
+                return text, await self._ask(text)
+            except HaError as second:
+                if second.code is Code.SYNTAX_ERROR and error.code is Code.SYNTAX_ERROR:
+                    raise error from None
+                second.offset = None
+                raise second from None
+
+    async def _infer(
+        self, source: str, translated: str, prepared: Prepared, types: list[PgType | None]
+    ) -> Inference:
+        expressions = any(_is_expression(c) for c in prepared.columns)
+        open_parameters = any(kind is None for kind in types)
+        if not expressions and not open_parameters:
+            return Inference([kind or t.TEXT for kind in types], None)
+        schema = await read_schema(self._session, self._cache.schemas)
+        return infer(
+            source,
+            schema,
+            types,
+            len(prepared.columns) if prepared.columns else None,
+            translated=translated != number_parameters(source)[0],
+        )
+
+
+def _explained(error: HaError, sql: str) -> HaError:
+    if error.hint is None and "incomplete input" in error.message and "TRIGGER" in sql.upper():
+        error.hint = "psql cuts at semicolons: write those inside of CREATE TRIGGER as \\;"
+    return error
 
 
 _TRANSLATABLE = frozenset(
@@ -180,22 +211,6 @@ def _declared(oid: int) -> PgType | None:
             hint="declare it as text, or leave its type open",
         )
     return kind
-
-
-async def _infer(
-    session: SessionApi,
-    source: str,
-    translated: str,
-    prepared: Prepared,
-    types: list[PgType | None],
-    cache: PlanCache,
-) -> Inference:
-    expressions = any(_is_expression(c) for c in prepared.columns)
-    open_parameters = any(kind is None for kind in types)
-    if not expressions and not open_parameters:
-        return Inference([kind or t.TEXT for kind in types], None)
-    schema = await read_schema(session, cache.schemas)
-    return infer(source, schema, types, len(prepared.columns) if prepared.columns else None)
 
 
 def _is_expression(column: Column) -> bool:

@@ -42,6 +42,7 @@ def rewrite(tree: exp.Expr) -> str:
     """The text for SQLite. Changes ``tree``. Raises PgError 0A000."""
     if isinstance(tree, exp.TruncateTable):
         return _truncate(tree)
+    _name_columns(tree)
     # From the leaves up, so that a rule sees its children already rewritten.
     for node in list(reversed(list(tree.walk(bfs=True)))):
         rule = _rule(node)
@@ -53,6 +54,52 @@ def rewrite(tree: exp.Expr) -> str:
                 else:
                     node.replace(new)
     return str(tree.sql(dialect=_Writer, normalize_functions=False, comments=False, identify=False))
+
+
+def _name_columns(tree: exp.Expr) -> None:
+    """What has no name is named as PostgreSQL does: its text here would be SQLite's."""
+    select = tree
+    while isinstance(select, exp.SetOperation | exp.Subquery):
+        select = select.this
+    items = select.args.get("expressions") if isinstance(select, exp.Select) else None
+    returning = tree.args.get("returning")
+    if returning is not None:
+        items = returning.args.get("expressions")
+    for i, item in enumerate(items or ()):
+        name = _output_name(item)
+        if name is not None and items is not None:
+            items[i] = exp.Alias(this=item, alias=exp.to_identifier(name, quoted=True))
+            items[i].parent = select if returning is None else returning
+
+
+def _output_name(node: exp.Expr) -> str | None:
+    """None: it has a name already."""
+    if isinstance(node, exp.Alias | exp.Star) or (
+        isinstance(node, exp.Column) and parameter(node) is None
+    ):
+        return None
+    while isinstance(node, exp.Paren | exp.Collate):
+        node = node.this
+    if isinstance(node, exp.Cast):
+        inner = node.this
+        if isinstance(inner, exp.Column) and parameter(inner) is None:
+            return str(inner.name)
+        return _output_name(inner) if isinstance(inner, exp.Func) else cast_name(node)
+    if isinstance(node, exp.Dot):
+        return _output_name(node.expression)
+    if isinstance(node, exp.Anonymous):
+        return str(node.name).lower()
+    if isinstance(node, exp.Window | exp.Filter):
+        return _output_name(node.this)
+    if isinstance(node, exp.Case):
+        return "case"
+    if isinstance(node, exp.Array):
+        return "array"
+    if isinstance(node, exp.Exists):
+        return "exists"
+    if isinstance(node, exp.Func) and not isinstance(node, exp.Predicate | exp.Connector):
+        return str(node.key).removeprefix("current").lower() or "?column?"
+    return "?column?"
 
 
 def _rule(node: exp.Expr) -> Callable[[Any], exp.Expr] | None:
@@ -100,6 +147,10 @@ def _table(node: exp.Table) -> exp.Expr:
                 f'schema "{node.db}" does not exist',
                 hint="every database has one schema, public",
             )
+    if schema == "information_schema" and isinstance(node.this, exp.Identifier):
+        node.set("this", exp.to_identifier(f"ha_{node.name.lower()}"))
+        if not node.alias:
+            node.set("alias", exp.TableAlias(this=exp.to_identifier(node.name[3:])))
     node.set("catalog", None)
     if node.args.get("only"):
         node.set("only", None)
@@ -107,6 +158,9 @@ def _table(node: exp.Table) -> exp.Expr:
     if isinstance(function, exp.Anonymous | exp.Dot):
         return _table_function(node, function)
     return _named_source(node)
+
+
+_PRODUCED = {"generate_series": "value", "generate_subscripts": "value", "unnest": "unnest"}
 
 
 def _table_function(node: exp.Table, function: exp.Expr) -> exp.Expr:
@@ -118,12 +172,12 @@ def _table_function(node: exp.Table, function: exp.Expr) -> exp.Expr:
     if node.args.get("ordinality"):
         raise unsupported("WITH ORDINALITY is not supported", "use row_number() OVER ()")
     alias = node.args.get("alias")
-    produced = {"generate_series": "value", "unnest": "unnest", "json_each": None}.get(name)
+    produced = _PRODUCED.get(name)
     if produced is None or alias is None:
         return node
     column: exp.Expr = alias.columns[0] if alias.columns else exp.Identifier(this=node.alias)
     inner = exp.Table(this=function.copy())
-    projection = exp.alias_(exp.column(produced), column.copy())
+    projection = exp.Alias(this=exp.column(produced), alias=column.copy())
     return exp.Subquery(
         this=exp.select(projection).from_(inner),
         alias=exp.TableAlias(this=alias.this.copy() if alias.this else None),
@@ -143,7 +197,7 @@ def _named_source(node: exp.Expr) -> exp.Expr:
     """``(…) AS s(a, b)``: SQLite has no column names in an alias."""
     alias = node.args.get("alias")
     names = [c.name for c in alias.columns] if alias is not None else []
-    if not names:
+    if alias is None or not names:
         return node
     if isinstance(node, exp.Values):
         inner: exp.Expr = exp.Subquery(this=exp.Values(expressions=node.expressions))
@@ -195,7 +249,8 @@ def _dot(node: exp.Dot) -> exp.Expr:
     if isinstance(node.expression, exp.Anonymous) and node.this.name.lower() == "pg_catalog":
         return _call(node.expression)
     if isinstance(node.expression, exp.Func) and node.this.name.lower() == "pg_catalog":
-        return node.expression
+        function: exp.Expr = node.expression
+        return function
     return node
 
 
@@ -226,7 +281,7 @@ _SPECIAL_DATES = {"now", "today", "tomorrow", "yesterday", "epoch"}
 
 def _cast(node: exp.Cast) -> exp.Expr:
     name = cast_name(node)
-    inner = node.this
+    inner: exp.Expr = node.this
     kind = t.by_sql_name(name)
     literal = _literal_text(inner)
     if kind is None:
@@ -236,7 +291,7 @@ def _cast(node: exp.Cast) -> exp.Expr:
             "42704", f'type "{name}" does not exist', hint="SQLite has INTEGER, REAL, TEXT, BLOB"
         )
     if kind.name in _NAMES:
-        return _name_cast(node, _NAMES[kind.name], literal)
+        return _name_cast(node, _NAMES[kind.name])
     if parameter(inner) is not None and kind not in t.TEXTS:
         return inner  # converted by its type before it is bound
     if kind.element is not None:
@@ -278,13 +333,13 @@ def _storage_cast(node: exp.Cast, inner: exp.Expr, kind: PgType) -> exp.Expr:
     return cast
 
 
-def _name_cast(node: exp.Cast, function: str, literal: str | None) -> exp.Expr:
+def _name_cast(node: exp.Cast, function: str) -> exp.Expr:
     """An oid by its name, or where the value is shown, the name of an oid."""
     inner = node.this
     if isinstance(inner, exp.Anonymous) and inner.name == f"{function}_name":
         inner = inner.expressions[0]
     shown = isinstance(node.parent, exp.Select | exp.Alias | exp.Returning | exp.Case | exp.If)
-    if literal is None and shown and parameter(inner) is None:
+    if shown and parameter(inner) is None:
         return call(f"{function}_name", inner)
     return call(function, inner)
 
@@ -355,9 +410,10 @@ def _operator(node: exp.Operator) -> exp.Expr:
 
 
 def _collate(node: exp.Collate) -> exp.Expr:
+    operand: exp.Expr = node.this
     name = node.expression.sql().replace('"', "").lower().removeprefix("pg_catalog.")
     if name in ("default", "c", "posix", "ucs_basic", "c.utf8", "c.utf-8", "en_us.utf8"):
-        return node.this
+        return operand
     if name in ("binary", "nocase", "rtrim"):
         return node
     raise PgError(
@@ -419,6 +475,15 @@ def _array(node: exp.Array | exp.Anonymous) -> exp.Expr:
             return exp.Subquery(this=outer.from_(exp.Subquery(this=body)))
         raise unsupported("ARRAY of this query is not supported")
     return call("ha_array", *node.expressions)
+
+
+def _bracket(node: exp.Bracket) -> exp.Expr:
+    if len(node.expressions) != 1 or isinstance(node.expressions[0], exp.Slice):
+        raise unsupported("slices of arrays are not supported")
+    index = node.expressions[0]
+    if node.args.get("offset"):  # sqlglot has made it count from 0
+        index = exp.Add(this=index, expression=exp.Literal.number(1))
+    return call("ha_element", node.this, index)
 
 
 # --- dates and intervals --------------------------------------------------------------------
@@ -636,6 +701,7 @@ _RULES: dict[type, Callable[[Any], exp.Expr]] = {
     exp.LT: _compare,
     exp.LTE: _compare,
     exp.Array: _array,
+    exp.Bracket: _bracket,
     exp.Add: _plus,
     exp.Sub: _plus,
     exp.Interval: _interval,

@@ -1,86 +1,70 @@
-"""The schema of a database as type inference needs it: tables and views with declared types."""
+"""Reads the schema that a session sees, and keeps it until it changes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from functools import cache
 
 from ha.core.values import Value
 from ha.engine.api import SessionApi
 from ha.wire.postgres import oids as t
+from ha.wire.postgres.catalog.information_schema import PREFIX, VIEWS
+from ha.wire.postgres.catalog.pg_catalog import TABLES
 from ha.wire.postgres.oids import PgType
+from ha.wire.postgres.relations import Relation, Schema, build
 
 
-@dataclass(slots=True)
-class Relation:
-    """``columns`` maps the lower-case name to the reported type; None: an expression of a view,
-    whose type must be inferred from ``sql``. ``names`` are the columns in order, as written."""
+@cache
+def _system() -> dict[tuple[str, str], Relation]:
+    out: dict[tuple[str, str], Relation] = {}
+    for schema, specs, prefix in (
+        ("pg_catalog", TABLES, ""),
+        ("information_schema", VIEWS, PREFIX),
+    ):
+        for spec in specs:
+            name = spec.name.removeprefix(prefix)
+            columns: dict[str, PgType | None] = {n: t.of_declared(k) for n, k in spec.columns}
+            out[schema, name] = Relation(name, "table", "", columns, list(columns))
+    return out
 
-    name: str
-    kind: str
-    sql: str
-    columns: dict[str, PgType | None] = field(default_factory=dict)
-    names: list[str] = field(default_factory=list)
 
-
-@dataclass(slots=True)
-class Schema:
-    """``version`` is SQLite's schema cookie."""
-
-    version: int
-    relations: dict[str, Relation] = field(default_factory=dict)
-
-    def get(self, name: str) -> Relation | None:
-        return self.relations.get(name.lower())
-
+_TEXTS = """
+SELECT name, sql FROM main.sqlite_schema WHERE type IN ('table', 'view')
+UNION ALL SELECT name, sql FROM temp.sqlite_schema WHERE type IN ('table', 'view')
+"""
 
 _QUERY = """
 SELECT l.name, l.type, coalesce(m.sql, ''), x.name, x.type
 FROM pragma_table_list AS l
 LEFT JOIN sqlite_schema AS m ON m.name = l.name AND m.type IN ('table', 'view')
 JOIN pragma_table_xinfo(l.name, l.schema) AS x
-WHERE l.schema IN ('main', 'temp', 'pg_catalog', 'information_schema') AND x.hidden <> 1
-ORDER BY l.schema = 'temp' DESC, l.schema = 'main' DESC, l.name, x.cid
+WHERE l.schema IN ('main', 'temp') AND x.hidden <> 1
+ORDER BY l.schema = 'temp' DESC, l.name, x.cid
 """
 
 
-def build(version: int, rows: Iterable[tuple[Value, ...]]) -> Schema:
-    """From rows of (relation, kind, sql, column, declared type), the first relation wins."""
-    schema = Schema(version)
-    for name, kind, sql, column, decltype in rows:
-        key = str(name).lower()
-        relation = schema.relations.get(key)
-        if relation is None:
-            relation = schema.relations[key] = Relation(str(name), str(kind), str(sql))
-        lower = str(column).lower()
-        if lower in relation.columns:
-            continue
-        relation.names.append(str(column))
-        unknown = relation.kind == "view" and not decltype
-        relation.columns[lower] = None if unknown else t.of_declared(str(decltype or ""))
-    return schema
+async def read_schema(session: SessionApi, known: dict[str, Schema]) -> Schema:
+    """The schema that ``session`` sees now; read again when it has changed.
 
-
-async def read_schema(session: SessionApi, cache: dict[str, Schema]) -> Schema:
-    """The schema that ``session`` sees now; read again when SQLite's cookie has changed.
-
+    SQLite's cookie does not tell: a transaction that was rolled back gives its number back.
     Raises HaError.
     """
     version = await _version(session)
-    cached = cache.get(session.database_id)
+    cached = known.get(session.database_id)
     if cached is not None and cached.version == version:
         return cached
-    async with session.query(_QUERY) as rows:
-        found = []
-        while batch := await rows.fetch(1000):
-            found.extend(batch)
-    schema = build(version, found)
-    cache[session.database_id] = schema
+    schema = build(version, await _all(session, _QUERY))
+    schema.system = _system()
+    known[session.database_id] = schema
     return schema
 
 
+async def _all(session: SessionApi, sql: str) -> list[tuple[Value, ...]]:
+    async with session.query(sql) as rows:
+        found: list[tuple[Value, ...]] = []
+        while batch := await rows.fetch(1000):
+            found.extend(batch)
+    return found
+
+
 async def _version(session: SessionApi) -> int:
-    async with session.query("PRAGMA schema_version") as rows:
-        batch = await rows.fetch(1)
-    value = batch[0][0] if batch else 0
-    return value if isinstance(value, int) else 0
+    return hash(tuple(await _all(session, _TEXTS)))

@@ -44,10 +44,6 @@ def _main_verb(sql: str) -> str:
     return "INSERT"
 
 
-def returns_rows(prepared: Prepared) -> bool:
-    return bool(prepared.columns)
-
-
 def complete(tag: str, count: int) -> str:
     if tag == "INSERT":
         return f"INSERT 0 {count}"
