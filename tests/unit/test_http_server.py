@@ -17,8 +17,6 @@ from ha.wire.http.health import Readiness
 from tests.support.fake_session import FakeSessions
 from tests.support.http_server import client_of, serving
 
-FORM = {"content-type": "application/x-www-form-urlencoded"}  # what curl -d says
-
 
 @pytest.fixture
 def sessions() -> FakeSessions:
@@ -38,54 +36,6 @@ def error_of(response: httpx.Response) -> dict[str, Any]:
     error = document["error"]
     assert error["message"]
     return dict(error)
-
-
-# The manual
-
-
-async def test_the_manuals_examples(sessions: FakeSessions) -> None:
-    async with client_of(create_app(sessions)) as client:
-        create = """[
-  {
-    "sql": "CREATE TABLE IF NOT EXISTS users (id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT)"
-  }
-]"""
-        response = await client.post("/", content=create, headers=FORM)
-        assert response.status_code == 200
-        insert = """[
-  {
-    "sql": "INSERT INTO users(name) VALUES(:name)",
-    "params": {"name": "HA User"}
-  }
-]"""
-        response = await client.post("/", content=insert, headers=FORM)
-        assert response.json() == {
-            "results": [{"columns": ["rows_affected", "last_insert_id"], "rows": [[1, 1]]}]
-        }
-        one = """{
-  "sql": "INSERT INTO users(name) VALUES(:name)",
-  "params": {"name": "HA user"}
-}"""
-        response = await client.post("/query", content=one, headers=FORM)
-        assert response.json() == {"columns": ["rows_affected", "last_insert_id"], "rows": [[1, 2]]}
-        several = """[
-  {
-    "sql": "INSERT INTO users(name) VALUES(:name)",
-    "params": {"name": "new HA user"}
-  },
-  {
-    "sql": "DELETE FROM users WHERE name = :name",
-    "params": {"name": "new HA user"}
-  },
-  {
-    "sql": "SELECT * FROM users"
-  }
-]"""
-        response = await client.post("/query", content=several, headers=FORM)
-        first, second, third = response.json()["results"]
-        assert first == {"columns": ["rows_affected", "last_insert_id"], "rows": [[1, 3]]}
-        assert second["rows"][0][0] == 1
-        assert third == {"columns": ["id", "name"], "rows": [[1, "HA User"], [2, "HA user"]]}
 
 
 # Paths

@@ -3,14 +3,16 @@
 A request is one statement, ``{"sql": …, "params": …}``, or a list of them, which is one
 transaction. SQLite's values in JSON, in both directions:
 
-=====================  ====================================================================
-NULL                   ``null``
-INTEGER                a number without fraction and exponent; beyond 64 bits it is refused
-REAL                   a number with one of them; ``{"real": "inf"}``, ``{"real": "-inf"}``
-TEXT                   a string
-BLOB                   ``{"base64": "…"}``
-TEXT that is no UTF-8  ``{"text_base64": "…"}``: its bytes
-=====================  ====================================================================
+=======  ==================================================================================
+NULL     ``null``
+INTEGER  a number without fraction and exponent; beyond 64 bits it is refused
+REAL     a number with one of them; ``{"real": "inf"}``, ``{"real": "-inf"}``
+TEXT     a string
+BLOB     ``{"base64": "…"}``
+=======  ==================================================================================
+
+Only answers have ``{"text_base64": "…"}``: the bytes of a TEXT that is no valid UTF-8, which
+a ``CAST(x'ff' AS TEXT)`` makes and no parameter can be.
 
 ``true`` and ``false`` come in as 1 and 0, as in SQL. Answers are JSON by RFC 8259 and nothing
 beyond: no NaN, no Infinity, no lone surrogates.
@@ -194,7 +196,7 @@ def _value(value: object, number: int, name: str | int) -> Value:
         if not _is_unicode(value):
             raise _refuse(
                 "the string holds a lone surrogate, which is not valid Unicode;"
-                ' raw bytes go in as {"text_base64": "…"}',
+                ' bytes go in as {"base64": "…"}',
                 number,
                 name,
                 Code.BAD_TEXT,
@@ -217,11 +219,13 @@ def _value(value: object, number: int, name: str | int) -> Value:
                 return -math.inf
             raise _refuse('"real" takes "inf" or "-inf"; write other reals plainly', number, name)
         if tag == "text_base64":
-            data = _bytes(content, number, name)
-            try:
-                return data.decode("utf-8")
-            except UnicodeDecodeError:
-                return RawText(data)
+            raise _refuse(
+                'TEXT that is not UTF-8 cannot be bound: give {"base64": "…"},'
+                " and CAST(… AS TEXT) in the SQL",
+                number,
+                name,
+                Code.BAD_TEXT,
+            )
     raise _refuse(
         f"{_kind(value)} is no value of SQLite's: give null, a number, a string, a boolean,"
         ' {"base64": "…"}, {"real": "inf"}, or JSON text as a string',
