@@ -89,7 +89,13 @@ _FAILURES = (
     apsw.ExecTraceAbort,
 )
 """What SQL of a message may end with that is the message's own fault."""
-_MISSING_PARTS = ("no such module", "no such function", "no such collation", "no such tokenizer")
+_MISSING_PARTS = (
+    "no such module",
+    "no such function",
+    "no such collation",
+    "no such tokenizer",
+    "unknown tokenizer",
+)
 
 
 class NotCapable(FormatError):

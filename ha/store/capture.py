@@ -326,6 +326,8 @@ class Recorder:
                 )
             if info.owner is not None:
                 self._owners[info.name] = info.owner
+            else:
+                self._owners.pop(info.name, None)
         self._tables[name] = info
         return info
 
