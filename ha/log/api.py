@@ -64,7 +64,7 @@ class LogError(Exception):
     """A publish or look-up failed; whether it reached the log is not known."""
 
 
-class NotSent(LogError):  # noqa: N818
+class NotSent(LogError):
     """Certain: nothing was sent, the log does not hold it."""
 
 
@@ -88,11 +88,13 @@ class ResetReason(StrEnum):
     TRUNCATED = "truncated"  # messages after the position may have been dropped (age, purge)
 
 
-class LogReset(LogError):  # noqa: N818
+class LogReset(LogError):
     """The subscription cannot go on without a gap. ``reason`` tells why.
 
-    After TRUNCATED the stream is still the same one: a node that has (or fetches) the state
-    before ``first``, the stream's first sequence, may subscribe again from ``first - 1``.
+    A subscription after 0 is never TRUNCATED: whether what there is is the whole log is for
+    the caller to judge. After TRUNCATED the stream is still the same one: a node that has
+    (or fetches) the state before ``first``, the stream's first sequence, may subscribe again
+    from ``first - 1``.
     """
 
     def __init__(self, message: str, reason: ResetReason, first: int = 0) -> None:
@@ -101,7 +103,7 @@ class LogReset(LogError):  # noqa: N818
         self.first = first
 
 
-class NodeNameTaken(HaError):  # noqa: N818
+class NodeNameTaken(HaError):
     """Another live node of this name serves the database: one of them must be renamed."""
 
     def __init__(self, message: str) -> None:

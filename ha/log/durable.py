@@ -1,0 +1,183 @@
+"""The durable consumer of a node: it shows the node's position, and delivers nothing to us.
+
+We read through an ordered consumer, which is faster; the durable one is moved after us. A
+server of 2.14 or later moves it at a word (CONSUMER.RESET, ADR-60). For older ones its
+messages are pulled, one at a time as ``max_ack_pending`` 1 wants it, and acknowledged up to
+the mark, never beyond.
+"""
+
+from __future__ import annotations
+
+import logging
+from contextlib import suppress
+
+import trio
+
+from ha.log import js_api
+from ha.log import nats_wire as wire
+from ha.log.api import LogError
+from ha.log.connection import Client, Reply
+from ha.log.js_api import Api, JetStreamError
+
+_log = logging.getLogger("ha.log")
+
+_INTERVAL = 0.5  # at least this long between two moves
+_RETRY = 2.0
+_RESET_SINCE = (2, 14)
+
+
+class Durable:
+    """``deliver``: the configuration's deliver policy, as JetStream writes it (by default
+    ``{"deliver_policy": "all"}``). ``detached`` is set when somebody else deleted it: the
+    node's position is then not shown any more, until the node starts again.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        api: Api,
+        *,
+        stream: str,
+        subject: str,
+        name: str,
+        deliver: dict[str, object],
+    ) -> None:
+        self._client = client
+        self._api = api
+        self._stream = stream
+        self._subject = subject
+        self._deliver = deliver
+        self.name = name
+        self.detached = trio.Event()
+        self._target = 0
+        self._done = 0
+        self._wanted = trio.Event()
+
+    def mark(self, sequence: int) -> None:
+        """All up to ``sequence`` is applied. The consumer follows soon."""
+        if sequence > self._target:
+            self._target = sequence
+            self._wanted.set()
+
+    async def create(self, timeout: float) -> None:  # noqa: ASYNC109
+        """Make it, unless it stands already, from the node's last run. Raises LogError."""
+        config = {
+            "name": self.name,
+            "durable_name": self.name,
+            "ack_policy": "explicit",
+            "max_ack_pending": 1,
+            "filter_subject": self._subject,
+            "replay_policy": "instant",
+            "headers_only": True,
+        }
+        path = f"{self._stream}.{self.name}"
+        try:
+            info = await self._api.retry(f"CONSUMER.INFO.{path}", timeout=timeout)
+        except JetStreamError as error:
+            if error.code != js_api.CONSUMER_NOT_FOUND:
+                raise
+            config |= await self._deliver_policy(timeout)
+            info = await self._api.retry(
+                f"CONSUMER.CREATE.{path}.{self._subject}",
+                {"stream_name": self._stream, "config": config, "action": ""},
+                timeout=timeout,
+            )
+        if info["config"].get("filter_subject") != self._subject:
+            raise LogError(
+                f"the consumer {self.name} of the stream {self._stream} stands for the subject "
+                f"{info['config'].get('filter_subject')}, not {self._subject}: give the node "
+                "another --name"
+            )
+        self._done = int(info["ack_floor"]["stream_seq"])
+
+    async def _deliver_policy(self, timeout: float) -> dict[str, object]:  # noqa: ASYNC109
+        """``new`` and ``last`` as the sequence that they mean now: only such can be moved."""
+        policy = self._deliver.get("deliver_policy")
+        if policy not in ("new", "last"):
+            return self._deliver
+        info = await self._api.retry(f"STREAM.INFO.{self._stream}", timeout=timeout)
+        start = int(info["state"]["last_seq"]) + 1
+        if policy == "last":
+            with suppress(JetStreamError):
+                last = await self._api.retry(
+                    f"STREAM.MSG.GET.{self._stream}",
+                    {"last_by_subj": self._subject},
+                    timeout=timeout,
+                )
+                start = int(last["message"]["seq"])
+        return {"deliver_policy": "by_start_sequence", "opt_start_seq": start}
+
+    async def run(self) -> None:
+        """Let it follow the marks, until it is deleted."""
+        while not self.detached.is_set():
+            await self._wanted.wait()
+            self._wanted = trio.Event()
+            target = self._target
+            if target <= self._done:
+                continue
+            try:
+                if self._can_reset():
+                    await self._reset(target)
+                else:
+                    await self._pull(target)
+                self._done = target
+                await trio.sleep(_INTERVAL)
+            except LogError as error:
+                if await self._is_gone():
+                    _log.warning(
+                        "the consumer %s was deleted: this node is not shown any more until it "
+                        "starts again",
+                        self.name,
+                    )
+                    self.detached.set()
+                    return
+                _log.debug("consumer %s: %s", self.name, error)
+                await trio.sleep(_RETRY)
+                self._wanted.set()
+
+    def _can_reset(self) -> bool:
+        version = str(self._client.require().info.get("version", "0.0")).split(".")
+        try:
+            return (int(version[0]), int(version[1])) >= _RESET_SINCE
+        except (ValueError, IndexError):
+            return False
+
+    async def _reset(self, target: int) -> None:
+        # The consumer itself answers: when there is none, nobody does.
+        await self._api.call(
+            f"CONSUMER.RESET.{self._stream}.{self.name}", {"seq": target + 1}, timeout=_RETRY
+        )
+
+    async def _pull(self, target: int) -> None:
+        """Fetch and acknowledge, message by message, all up to ``target``."""
+        connection = self._client.require()
+        subject = f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{self.name}"
+        while True:
+            reply = await connection.request(subject, b'{"batch":1,"no_wait":true}')
+            if wire.status(reply.headers) in (404, 408):
+                return  # there is none
+            if wire.status(reply.headers):
+                raise LogError(wire.description(reply.headers))
+            sequence, ack = _ack_of(reply)
+            if sequence > target:
+                # Not applied yet: give it back, for the next time.
+                await connection.request(ack, b"-NAK")
+                return
+            await connection.request(ack, b"+ACK")
+            if sequence == target:
+                return
+
+    async def _is_gone(self) -> bool:
+        try:
+            await self._api.call(f"CONSUMER.INFO.{self._stream}.{self.name}")
+        except JetStreamError as error:
+            return error.code in (js_api.CONSUMER_NOT_FOUND, js_api.STREAM_NOT_FOUND)
+        except LogError:
+            pass
+        return False
+
+
+def _ack_of(reply: Reply) -> tuple[int, str]:
+    """The stream sequence of a delivered message, and where its ack goes."""
+    fields = reply.reply.split(b".")
+    return int(fields[5 if len(fields) == 9 else 7]), reply.reply.decode()
