@@ -318,3 +318,19 @@ def test_each_stream_is_a_session_of_its_own(stub: object, stream: Stream) -> No
     assert stream.rows("SELECT last_insert_rowid()") == [(5,)]
     assert other.rows("SELECT last_insert_rowid()") == [(0,)]
     other.close()
+
+
+def test_a_statement_may_open_its_transaction(stub: object, stream: Stream) -> None:
+    other = Stream(stub, timeout=30)
+    opened = stream.ask(
+        "INSERT INTO t VALUES (1, 1)", begin=messages.BEGIN_DEFERRED, page_bytes=1000
+    )
+    assert opened.session.transaction == messages.SessionState.TRANSACTION_OPEN
+    assert not stream.ask("INSERT INTO t VALUES (2, 2)", begin=messages.BEGIN_IMMEDIATE).error
+    assert other.rows("SELECT * FROM t") == []
+    assert not stream.ask("COMMIT").error
+    assert other.rows("SELECT id FROM t") == [(1,), (2,)]
+    failed = stream.ask("nonsense", begin=messages.BEGIN_IMMEDIATE, page_bytes=1000)
+    assert failed.session.transaction == messages.SessionState.TRANSACTION_OPEN
+    assert not stream.ask("ROLLBACK").error
+    other.close()

@@ -1,1 +1,1 @@
-from __future__ import annotations
+"""gRPC, gRPC-Web and Connect."""

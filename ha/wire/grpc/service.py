@@ -76,6 +76,7 @@ class Service(DatabaseService):
             current_call(),
             self._limits,
             self._shutdown,
+            ctx.response_trailers,
             _wanted_txseq(ctx.request_headers),
         )
         # The codecs of ours take the encoded form, which no generated signature knows.

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import trio
 from connectrpc.code import Code as Status
 from connectrpc.errors import ConnectError
+from connectrpc.request import Headers
 
 from ha.core.errors import Code, HaError
 from ha.core.naming import same_id
@@ -28,8 +29,11 @@ from ha.wire.grpc.responses import (
     session_state,
 )
 from ha.wire.grpc.results import Pages
-from ha.wire.grpc.sql_pb import NamedValue, QueryRequest, QueryResponse, QueryType
+from ha.wire.grpc.sql_pb import Begin, NamedValue, QueryRequest, QueryResponse, QueryType
 from ha.wire.grpc.values import value_of
+
+NOT_RUN = "ha-not-run"
+"""Trailing metadata: requests without an answer were not run."""
 
 _log = logging.getLogger("ha.grpc")
 
@@ -38,6 +42,7 @@ _PAGE_PATIENCE_SECONDS = 30.0
 _CLOSE_SECONDS = 10.0
 _MOST_PAGE_BYTES = 64 * 2**20
 _BATCH = "ha_batch"
+_BEGIN = {Begin.DEFERRED: "BEGIN", Begin.IMMEDIATE: "BEGIN IMMEDIATE"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,15 +54,26 @@ class Limits:
 
 
 class Conversation:
-    """The session of one stream. ``txseq``: what the client presents, 0 for nothing."""
+    """The session of one stream.
+
+    ``trailers``: the metadata that ends the stream. ``txseq``: what the client presents, 0 for
+    nothing.
+    """
 
     def __init__(
-        self, sessions: Sessions, call: Call, limits: Limits, shutdown: trio.Event, txseq: int = 0
+        self,
+        sessions: Sessions,
+        call: Call,
+        limits: Limits,
+        shutdown: trio.Event,
+        trailers: Headers,
+        txseq: int = 0,
     ) -> None:
         self._sessions = sessions
         self._call = call
         self._limits = limits
         self._shutdown = shutdown
+        self._trailers = trailers
         self._wanted = txseq
         self._session: SessionApi | None = None
         self._chosen = False
@@ -82,6 +98,8 @@ class Conversation:
                 if self._shutdown.is_set():
                     self._end_if_idle(requests)
             if self._shutdown.is_set():
+                # All that was taken is answered: whatever else was sent may be sent elsewhere.
+                self._trailers[NOT_RUN] = "true"
                 raise ConnectError(Status.UNAVAILABLE, "the node is shutting down")
         finally:
             self._call.on_gone = None
@@ -155,6 +173,9 @@ class Conversation:
 
     async def _run(self, request: QueryRequest) -> Encoded:
         session = await self._open(request.replication_id)
+        if request.begin != Begin.NONE and session.status is api.Status.IDLE:
+            self._require_choice()
+            await session.execute(_BEGIN[request.begin])
         if request.batch:
             return await self._run_batch(session, request)
         params = _params(request.params)
@@ -280,13 +301,18 @@ class Conversation:
         except HaError:
             prepared = None
         if prepared is None or prepared.kind is not Kind.COMMAND or _of_one(prepared):
+            self._require_choice()
+        assert prepared is not None
+        return prepared
+
+    def _require_choice(self) -> None:
+        if not self._is_chosen():
             known = ", ".join(self._sessions.database_ids())
             raise HaError(
                 Code.BAD_REQUEST,
                 f"this node serves several databases ({known}): say which one is meant",
                 hint="in replication_id, or with SET DATABASE TO …",
             )
-        return prepared
 
     def _note_choice(self, prepared: Prepared) -> None:
         if prepared.verb in ("SET", "USE"):

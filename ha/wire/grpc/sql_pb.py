@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from protobuf.wkt.google.protobuf.any_pb import Any
 
 
-_QueryRequestFields: TypeAlias = Literal["type", "sql", "params", "replication_id", "page_bytes", "batch"]
+_QueryRequestFields: TypeAlias = Literal["type", "sql", "params", "replication_id", "page_bytes", "batch", "begin"]
 
 class QueryRequest(Message[_QueryRequestFields]):
     """
@@ -60,9 +60,15 @@ class QueryRequest(Message[_QueryRequestFields]):
             ```proto
             repeated sql.v1.Params batch = 1001;
             ```
+        begin:
+            Ours: opens a transaction first, where none is open; the statement runs in it or not at all.
+
+            ```proto
+            sql.v1.Begin begin = 1002;
+            ```
     """
 
-    __slots__ = ("type", "sql", "params", "replication_id", "page_bytes", "batch")
+    __slots__ = ("type", "sql", "params", "replication_id", "page_bytes", "batch", "begin")
 
     if TYPE_CHECKING:
 
@@ -75,6 +81,7 @@ class QueryRequest(Message[_QueryRequestFields]):
             replication_id: str = "",
             page_bytes: int = 0,
             batch: list[Params] | None = None,
+            begin: Begin | None = None,
         ) -> None:
             pass
 
@@ -84,6 +91,7 @@ class QueryRequest(Message[_QueryRequestFields]):
         replication_id: str
         page_bytes: int
         batch: list[Params]
+        begin: Begin
 
 _ParamsFields: TypeAlias = Literal["params"]
 
@@ -683,9 +691,34 @@ class QueryType(Enum):
     FETCH = 1000
     CANCEL = 1001
 
+class Begin(Enum):
+    """
+    ```proto
+    enum sql.v1.Begin
+    ```
+
+    Attributes:
+        NONE:
+            ```proto
+            BEGIN_NONE = 0
+            ```
+        DEFERRED:
+            ```proto
+            BEGIN_DEFERRED = 1
+            ```
+        IMMEDIATE:
+            ```proto
+            BEGIN_IMMEDIATE = 2
+            ```
+    """
+
+    NONE = 0
+    DEFERRED = 1
+    IMMEDIATE = 2
+
 
 _DESC = file_desc(
-    b'\n\x16ha/wire/grpc/sql.proto\x12\x06sql.v1\x1a\x19google/protobuf/any.proto"\xe1\x01\n\x0cQueryRequest\x12%\n\x04type\x18\x01 \x01(\x0e2\x11.sql.v1.QueryTypeR\x04type\x12\x10\n\x03sql\x18\x02 \x01(\tR\x03sql\x12*\n\x06params\x18\x03 \x03(\x0b2\x12.sql.v1.NamedValueR\x06params\x12%\n\x0ereplication_id\x18\x04 \x01(\tR\rreplicationId\x12\x1e\n\npage_bytes\x18\xe8\x07 \x01(\rR\tpageBytes\x12%\n\x05batch\x18\xe9\x07 \x03(\x0b2\x0e.sql.v1.ParamsR\x05batch"4\n\x06Params\x12*\n\x06params\x18\x01 \x03(\x0b2\x12.sql.v1.NamedValueR\x06params"f\n\nNamedValue\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n\x07ordinal\x18\x02 \x01(\x03R\x07ordinal\x12*\n\x05value\x18\x03 \x01(\x0b2\x14.google.protobuf.AnyR\x05value"\xb2\x02\n\rQueryResponse\x12+\n\nresult_set\x18\x01 \x01(\x0b2\x0c.sql.v1.DataR\tresultSet\x12#\n\rrows_affected\x18\x02 \x01(\x03R\x0crowsAffected\x12$\n\x0elast_insert_id\x18\x03 \x01(\x03R\x0clastInsertId\x12\x14\n\x05txseq\x18\x04 \x01(\x04R\x05txseq\x12\x14\n\x05error\x18\x05 \x01(\tR\x05error\x127\n\x0cerror_detail\x18\xe8\x07 \x01(\x0b2\x13.sql.v1.ErrorDetailR\x0berrorDetail\x12\x13\n\x04more\x18\xe9\x07 \x01(\x08R\x04more\x12/\n\x07session\x18\xea\x07 \x01(\x0b2\x14.sql.v1.SessionStateR\x07session"i\n\x04Data\x12\x18\n\x07columns\x18\x01 \x03(\tR\x07columns\x12\x1f\n\x04rows\x18\x02 \x03(\x0b2\x0b.sql.v1.RowR\x04rows\x12&\n\x0edeclared_types\x18\xe8\x07 \x03(\tR\rdeclaredTypes"3\n\x03Row\x12,\n\x06values\x18\x01 \x03(\x0b2\x14.google.protobuf.AnyR\x06values"\x9f\x01\n\x0bErrorDetail\x12\x12\n\x04code\x18\x01 \x01(\tR\x04code\x12\x18\n\x07message\x18\x02 \x01(\tR\x07message\x12\x12\n\x04hint\x18\x03 \x01(\tR\x04hint\x12\x16\n\x06detail\x18\x04 \x01(\tR\x06detail\x12\x1a\n\x08position\x18\x05 \x01(\rR\x08position\x12\x1a\n\x08sequence\x18\x06 \x01(\x04R\x08sequence"\xcd\x01\n\x0cSessionState\x12B\n\x0btransaction\x18\x01 \x01(\x0e2 .sql.v1.SessionState.TransactionR\x0btransaction\x12%\n\x0ereplication_id\x18\x02 \x01(\tR\rreplicationId"R\n\x0bTransaction\x12\x14\n\x10TRANSACTION_NONE\x10\x00\x12\x14\n\x10TRANSACTION_OPEN\x10\x01\x12\x17\n\x13TRANSACTION_ABORTED\x10\x02"\x18\n\x16DataSourceNamesRequest"+\n\x17DataSourceNamesResponse\x12\x10\n\x03dsn\x18\x01 \x03(\tR\x03dsn"\x17\n\x15ReplicationIDsRequest"?\n\x16ReplicationIDsResponse\x12%\n\x0ereplication_id\x18\x01 \x03(\tR\rreplicationId"8\n\x0fDownloadRequest\x12%\n\x0ereplication_id\x18\x01 \x01(\tR\rreplicationId"&\n\x10DownloadResponse\x12\x12\n\x04data\x18\x01 \x01(\x0cR\x04data">\n\x15LatestSnapshotRequest\x12%\n\x0ereplication_id\x18\x01 \x01(\tR\rreplicationId",\n\x16LatestSnapshotResponse\x12\x12\n\x04data\x18\x01 \x01(\x0cR\x04data*\xa2\x01\n\tQueryType\x12\x1a\n\x16QUERY_TYPE_UNSPECIFIED\x10\x00\x12\x1a\n\x16QUERY_TYPE_EXEC_UPDATE\x10\x01\x12\x19\n\x15QUERY_TYPE_EXEC_QUERY\x10\x02\x12\x13\n\x0fQUERY_TYPE_PING\x10\x03\x12\x15\n\x10QUERY_TYPE_FETCH\x10\xe8\x07\x12\x16\n\x11QUERY_TYPE_CANCEL\x10\xe9\x072\x84\x03\n\x0fDatabaseService\x128\n\x05Query\x12\x14.sql.v1.QueryRequest\x1a\x15.sql.v1.QueryResponse(\x010\x01\x12R\n\x0fDataSourceNames\x12\x1e.sql.v1.DataSourceNamesRequest\x1a\x1f.sql.v1.DataSourceNamesResponse\x12O\n\x0eReplicationIDs\x12\x1d.sql.v1.ReplicationIDsRequest\x1a\x1e.sql.v1.ReplicationIDsResponse\x12?\n\x08Download\x12\x17.sql.v1.DownloadRequest\x1a\x18.sql.v1.DownloadResponse0\x01\x12Q\n\x0eLatestSnapshot\x12\x1d.sql.v1.LatestSnapshotRequest\x1a\x1e.sql.v1.LatestSnapshotResponse0\x01b\x06proto3',
+    b'\n\x16ha/wire/grpc/sql.proto\x12\x06sql.v1\x1a\x19google/protobuf/any.proto"\x87\x02\n\x0cQueryRequest\x12%\n\x04type\x18\x01 \x01(\x0e2\x11.sql.v1.QueryTypeR\x04type\x12\x10\n\x03sql\x18\x02 \x01(\tR\x03sql\x12*\n\x06params\x18\x03 \x03(\x0b2\x12.sql.v1.NamedValueR\x06params\x12%\n\x0ereplication_id\x18\x04 \x01(\tR\rreplicationId\x12\x1e\n\npage_bytes\x18\xe8\x07 \x01(\rR\tpageBytes\x12%\n\x05batch\x18\xe9\x07 \x03(\x0b2\x0e.sql.v1.ParamsR\x05batch\x12$\n\x05begin\x18\xea\x07 \x01(\x0e2\r.sql.v1.BeginR\x05begin"4\n\x06Params\x12*\n\x06params\x18\x01 \x03(\x0b2\x12.sql.v1.NamedValueR\x06params"f\n\nNamedValue\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n\x07ordinal\x18\x02 \x01(\x03R\x07ordinal\x12*\n\x05value\x18\x03 \x01(\x0b2\x14.google.protobuf.AnyR\x05value"\xb2\x02\n\rQueryResponse\x12+\n\nresult_set\x18\x01 \x01(\x0b2\x0c.sql.v1.DataR\tresultSet\x12#\n\rrows_affected\x18\x02 \x01(\x03R\x0crowsAffected\x12$\n\x0elast_insert_id\x18\x03 \x01(\x03R\x0clastInsertId\x12\x14\n\x05txseq\x18\x04 \x01(\x04R\x05txseq\x12\x14\n\x05error\x18\x05 \x01(\tR\x05error\x127\n\x0cerror_detail\x18\xe8\x07 \x01(\x0b2\x13.sql.v1.ErrorDetailR\x0berrorDetail\x12\x13\n\x04more\x18\xe9\x07 \x01(\x08R\x04more\x12/\n\x07session\x18\xea\x07 \x01(\x0b2\x14.sql.v1.SessionStateR\x07session"i\n\x04Data\x12\x18\n\x07columns\x18\x01 \x03(\tR\x07columns\x12\x1f\n\x04rows\x18\x02 \x03(\x0b2\x0b.sql.v1.RowR\x04rows\x12&\n\x0edeclared_types\x18\xe8\x07 \x03(\tR\rdeclaredTypes"3\n\x03Row\x12,\n\x06values\x18\x01 \x03(\x0b2\x14.google.protobuf.AnyR\x06values"\x9f\x01\n\x0bErrorDetail\x12\x12\n\x04code\x18\x01 \x01(\tR\x04code\x12\x18\n\x07message\x18\x02 \x01(\tR\x07message\x12\x12\n\x04hint\x18\x03 \x01(\tR\x04hint\x12\x16\n\x06detail\x18\x04 \x01(\tR\x06detail\x12\x1a\n\x08position\x18\x05 \x01(\rR\x08position\x12\x1a\n\x08sequence\x18\x06 \x01(\x04R\x08sequence"\xcd\x01\n\x0cSessionState\x12B\n\x0btransaction\x18\x01 \x01(\x0e2 .sql.v1.SessionState.TransactionR\x0btransaction\x12%\n\x0ereplication_id\x18\x02 \x01(\tR\rreplicationId"R\n\x0bTransaction\x12\x14\n\x10TRANSACTION_NONE\x10\x00\x12\x14\n\x10TRANSACTION_OPEN\x10\x01\x12\x17\n\x13TRANSACTION_ABORTED\x10\x02"\x18\n\x16DataSourceNamesRequest"+\n\x17DataSourceNamesResponse\x12\x10\n\x03dsn\x18\x01 \x03(\tR\x03dsn"\x17\n\x15ReplicationIDsRequest"?\n\x16ReplicationIDsResponse\x12%\n\x0ereplication_id\x18\x01 \x03(\tR\rreplicationId"8\n\x0fDownloadRequest\x12%\n\x0ereplication_id\x18\x01 \x01(\tR\rreplicationId"&\n\x10DownloadResponse\x12\x12\n\x04data\x18\x01 \x01(\x0cR\x04data">\n\x15LatestSnapshotRequest\x12%\n\x0ereplication_id\x18\x01 \x01(\tR\rreplicationId",\n\x16LatestSnapshotResponse\x12\x12\n\x04data\x18\x01 \x01(\x0cR\x04data*\xa2\x01\n\tQueryType\x12\x1a\n\x16QUERY_TYPE_UNSPECIFIED\x10\x00\x12\x1a\n\x16QUERY_TYPE_EXEC_UPDATE\x10\x01\x12\x19\n\x15QUERY_TYPE_EXEC_QUERY\x10\x02\x12\x13\n\x0fQUERY_TYPE_PING\x10\x03\x12\x15\n\x10QUERY_TYPE_FETCH\x10\xe8\x07\x12\x16\n\x11QUERY_TYPE_CANCEL\x10\xe9\x07*@\n\x05Begin\x12\x0e\n\nBEGIN_NONE\x10\x00\x12\x12\n\x0eBEGIN_DEFERRED\x10\x01\x12\x13\n\x0fBEGIN_IMMEDIATE\x10\x022\x84\x03\n\x0fDatabaseService\x128\n\x05Query\x12\x14.sql.v1.QueryRequest\x1a\x15.sql.v1.QueryResponse(\x010\x01\x12R\n\x0fDataSourceNames\x12\x1e.sql.v1.DataSourceNamesRequest\x1a\x1f.sql.v1.DataSourceNamesResponse\x12O\n\x0eReplicationIDs\x12\x1d.sql.v1.ReplicationIDsRequest\x1a\x1e.sql.v1.ReplicationIDsResponse\x12?\n\x08Download\x12\x17.sql.v1.DownloadRequest\x1a\x18.sql.v1.DownloadResponse0\x01\x12Q\n\x0eLatestSnapshot\x12\x1d.sql.v1.LatestSnapshotRequest\x1a\x1e.sql.v1.LatestSnapshotResponse0\x01b\x06proto3',
     [
         any_pb.desc(),
     ],
@@ -708,6 +741,7 @@ _DESC = file_desc(
         "LatestSnapshotRequest": LatestSnapshotRequest,
         "LatestSnapshotResponse": LatestSnapshotResponse,
         "QueryType": QueryType,
+        "Begin": Begin,
     },
 )
 
