@@ -11,7 +11,7 @@ import trio
 from ha.core.errors import Code, HaError
 from ha.engine.api import SessionApi, Sessions
 from ha.wire.postgres import backend
-from ha.wire.postgres.catalog import Identity, Installation, install
+from ha.wire.postgres.catalog import Identity, install
 from ha.wire.postgres.codec import ProtocolError
 from ha.wire.postgres.config import Config
 from ha.wire.postgres.conversation import Conversation
@@ -46,31 +46,18 @@ def open_conversation(
     ids = sessions.database_ids()
     wanted = login.parameters.get("database", "") or login.user
     identity = Identity(user=login.user, process_id=process_id, settings=settings)
-    catalogue = _OnDemand(identity)
-    session = _session(sessions, wanted, login.user, catalogue)
+    session = _session(sessions, wanted, login.user, identity)
     identity.database = lambda: session.database_id
     identity.databases = sessions.database_ids
-    planner = Planner(session, plans, catalogue.attach)
+    planner = Planner(session, plans)
     return Conversation(login.channel, session, settings, config.limits, planner, ids, process_id)
 
 
-class _OnDemand:
-    """The catalogue of the connection that the session has of its own, once it has one."""
+def _session(sessions: Sessions, wanted: str, user: str, identity: Identity) -> SessionApi:
+    def prepare(connection: Any) -> None:
+        install(connection, identity)
 
-    def __init__(self, identity: Identity) -> None:
-        self._identity = identity
-        self._installation: Installation | None = None
-
-    def prepare(self, connection: Any) -> None:
-        self._installation = install(connection, self._identity)
-
-    def attach(self) -> bool:
-        return self._installation is not None and self._installation.attach()
-
-
-def _session(sessions: Sessions, wanted: str, user: str, catalogue: _OnDemand) -> SessionApi:
     open_session: Callable[..., SessionApi] = sessions.session
-    prepare = catalogue.prepare
     try:
         return open_session(wanted, protocol="postgres", prepare_connection=prepare)
     except HaError as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ha.core.errors import Code, HaError
@@ -77,15 +77,11 @@ class PlanCache:
 
 
 class Planner:
-    """Makes plans for one session. ``attach`` makes its catalogue's tables known, and tells
-    whether they were not so before."""
+    """Makes plans for one session."""
 
-    def __init__(
-        self, session: SessionApi, cache: PlanCache, attach: Callable[[], bool] = lambda: False
-    ) -> None:
+    def __init__(self, session: SessionApi, cache: PlanCache) -> None:
         self._session = session
         self._cache = cache
-        self._attach = attach
 
     async def plan(self, sql: str, declared: Sequence[int] = (), *, as_text: bool = False) -> Plan:
         """Parse one statement. ``declared`` are parameter type oids, 0 for unspecified.
@@ -99,7 +95,7 @@ class Planner:
         key = (session.database_id, sql, tuple(declared), as_text)
         entry = self._cache.get(key)
         if entry is not None:
-            prepared = await self._ask(entry.translated)
+            prepared = await self._session.prepare(entry.translated)
             if prepared == entry.prepared:
                 return entry.plan
         translated, prepared = await self._prepare(sql)
@@ -129,24 +125,15 @@ class Planner:
             self._cache.put(key, _Entry(translated, prepared, plan))
         return plan
 
-    async def _ask(self, sql: str) -> Prepared:
-        """SQLite's word on ``sql``, with the catalogue's tables if it names one."""
-        try:
-            return await self._session.prepare(sql)
-        except HaError as error:
-            if error.code is not Code.UNKNOWN_TABLE or not self._attach():
-                raise
-        return await self._session.prepare(sql)
-
     async def _prepare(self, sql: str) -> tuple[str, Prepared]:
         """SQLite's parser has the first word, and the last: translated is only what it refuses,
         or would take for something else than PostgreSQL means (SERIAL, ``now()``)."""
         numbered, _ = number_parameters(sql)
         if must_translate(sql):
             text = translate(sql)
-            return text, await self._ask(text)
+            return text, await self._session.prepare(text)
         try:
-            return numbered, await self._ask(numbered)
+            return numbered, await self._session.prepare(numbered)
         except HaError as error:
             if error.code not in _TRANSLATABLE:
                 raise
@@ -159,7 +146,7 @@ class Planner:
             if text == numbered:
                 raise
             try:
-                return text, await self._ask(text)
+                return text, await self._session.prepare(text)
             except HaError as second:
                 if second.code is Code.SYNTAX_ERROR and error.code is Code.SYNTAX_ERROR:
                     raise error from None

@@ -151,6 +151,8 @@ def _table(node: exp.Table) -> exp.Expr:
         node.set("this", exp.to_identifier(f"ha_{node.name.lower()}"))
         if not node.alias:
             node.set("alias", exp.TableAlias(this=exp.to_identifier(node.name[3:])))
+    if schema in ("pg_catalog", "information_schema"):
+        node.set("db", None)
     node.set("catalog", None)
     if node.args.get("only"):
         node.set("only", None)
@@ -160,7 +162,13 @@ def _table(node: exp.Table) -> exp.Expr:
     return _named_source(node)
 
 
-_PRODUCED = {"generate_series": "value", "generate_subscripts": "value", "unnest": "unnest"}
+_PRODUCED = {
+    "generate_series": "value",
+    "generate_subscripts": "value",
+    "unnest": "unnest",
+    "pg_partition_ancestors": "relid",
+}
+"""The column that SQLite names in a table function's result."""
 
 
 def _table_function(node: exp.Table, function: exp.Expr) -> exp.Expr:
@@ -168,29 +176,59 @@ def _table_function(node: exp.Table, function: exp.Expr) -> exp.Expr:
     if isinstance(function, exp.Dot):
         function = function.expression
         node.set("this", function)
-    name = function.name.lower()
-    if node.args.get("ordinality"):
-        raise unsupported("WITH ORDINALITY is not supported", "use row_number() OVER ()")
+    produced = _PRODUCED.get(function.name.lower())
+    ordinality = bool(node.args.get("ordinality"))
+    node.set("ordinality", None)
     alias = node.args.get("alias")
-    produced = _PRODUCED.get(name)
     if produced is None or alias is None:
         return node
-    column: exp.Expr = alias.columns[0] if alias.columns else exp.Identifier(this=node.alias)
+    names = [c.name for c in alias.columns] or [node.alias]
+    columns = {names[0]: produced}
+    if ordinality:
+        columns[names[1] if len(names) > 1 else "ordinality"] = "ordinality"
+    if any(parameter(c) is None for c in function.find_all(exp.Column)):
+        # A subquery could not see the tables beside it, so the columns are renamed in place.
+        return _renamed_in_place(node, alias, columns)
     inner = exp.Table(this=function.copy())
-    projection = exp.Alias(this=exp.column(produced), alias=column.copy())
+    items: list[exp.Expr] = [
+        exp.Alias(this=exp.column(column), alias=exp.to_identifier(name, quoted=True))
+        for name, column in columns.items()
+    ]
     return exp.Subquery(
-        this=exp.select(projection).from_(inner),
+        this=exp.Select(expressions=items).from_(inner),
         alias=exp.TableAlias(this=alias.this.copy() if alias.this else None),
     )
 
 
+def _renamed_in_place(node: exp.Table, alias: exp.TableAlias, columns: dict[str, str]) -> exp.Expr:
+    select = node.find_ancestor(exp.Select)
+    name = node.alias
+    for column in list(select.find_all(exp.Column)) if select is not None else ():
+        new = columns.get(column.name)
+        if new is not None and column.table in ("", name):
+            column.replace(exp.column(new, table=name))
+    alias.set("columns", None)
+    return node
+
+
 def _unnest(node: exp.Unnest) -> exp.Expr:
-    if node.args.get("offset"):
-        raise unsupported("WITH ORDINALITY is not supported", "use row_number() OVER ()")
+    """sqlglot has a node of its own for ``FROM unnest(…)``."""
+    if not _in_from(node):
+        return call("unnest", *node.expressions)
     table = exp.Table(this=call("unnest", *[e.copy() for e in node.expressions]))
-    if node.args.get("alias"):
-        table.set("alias", node.args["alias"].copy())
+    alias = node.args.get("alias")
+    if node.args.get("offset"):
+        table.set("ordinality", True)
+        if alias is not None and isinstance(node.args["offset"], exp.Identifier):
+            alias.append("columns", node.args["offset"])
+    if alias is not None:
+        table.set("alias", alias.copy())
+    table.parent = node.parent
     return _table_function(table, table.this)
+
+
+def _in_from(node: exp.Expr) -> bool:
+    return isinstance(node.parent, exp.From | exp.Join | exp.Lateral)
 
 
 def _named_source(node: exp.Expr) -> exp.Expr:
@@ -246,9 +284,8 @@ _BARE_CALLS = frozenset({"session_user", "current_user", "current_catalog", "cur
 
 def _dot(node: exp.Dot) -> exp.Expr:
     """``pg_catalog.f(…)``"""
-    if isinstance(node.expression, exp.Anonymous) and node.this.name.lower() == "pg_catalog":
-        return _call(node.expression)
-    if isinstance(node.expression, exp.Func) and node.this.name.lower() == "pg_catalog":
+    schema = str(node.this.name).lower()
+    if schema in ("pg_catalog", "public") and not isinstance(node.expression, exp.Identifier):
         function: exp.Expr = node.expression
         return function
     return node
@@ -562,8 +599,6 @@ def _call(node: exp.Anonymous) -> exp.Expr:
     new = _RENAMED.get(name)
     if new is not None:
         node.set("this", new)
-    if name == "generate_series" and isinstance(node.parent, exp.Select | exp.Alias):
-        return _series_in_list(node)
     if name == "array":
         return _array(node)
     if name == "nextval" or name == "currval" or name == "setval":
@@ -574,14 +609,30 @@ def _call(node: exp.Anonymous) -> exp.Expr:
     return node
 
 
-def _series_in_list(node: exp.Anonymous) -> exp.Expr:
-    select = node.find_ancestor(exp.Select)
-    if select is None or select.args.get("from_") or len(select.expressions) != 1:
-        raise unsupported("generate_series stands in FROM", "SELECT value FROM generate_series(…)")
-    select.set("from_", exp.From(this=exp.Table(this=node.copy())))
-    alias = isinstance(node.parent, exp.Alias)
-    column = exp.column("value")
-    return column if alias else exp.alias_(column, "generate_series")
+def _sets_in_list(select: exp.Select) -> None:
+    """``SELECT f(…)`` of functions that answer rows: SQLite has those in FROM alone. Several
+    go on side by side."""
+    calls = [
+        node
+        for item in select.expressions
+        for node in item.find_all(exp.Anonymous)
+        if node.name.lower() in _PRODUCED
+        and node.find_ancestor(exp.Select) is select
+        and not isinstance(node.parent, exp.Table)
+    ]
+    for number, node in enumerate(calls):
+        alias = f"ha_set_{number}"
+        produced = _PRODUCED[node.name.lower()]
+        table = exp.Table(this=node.copy(), alias=exp.TableAlias(this=exp.to_identifier(alias)))
+        node.replace(exp.column(produced, table=alias))
+        if select.args.get("from_") is None:
+            select.set("from_", exp.From(this=table))
+            continue
+        join = exp.Join(this=table)
+        if number:
+            here, first = exp.column("ordinality", alias), exp.column("ordinality", "ha_set_0")
+            join.set("on", exp.EQ(this=here, expression=first))
+        select.append("joins", join)
 
 
 def _bare(name: str) -> Callable[[Any], exp.Expr]:
@@ -610,6 +661,7 @@ def _trim(node: exp.Trim) -> exp.Expr:
 
 def _select(node: exp.Select) -> exp.Expr:
     node.set("locks", None)
+    _sets_in_list(node)
     distinct = node.args.get("distinct")
     if distinct is not None and distinct.args.get("on") is not None:
         raise unsupported("DISTINCT ON is not supported", "use row_number() OVER (…) = 1")

@@ -12,7 +12,6 @@ from typing import Any, TypeAlias
 
 import apsw
 
-from ha.core.errors import Code, HaError
 from ha.core.values import Value
 
 Row: TypeAlias = tuple[Value, ...]
@@ -22,7 +21,8 @@ Row: TypeAlias = tuple[Value, ...]
 class TableSpec:
     """``columns`` are (name, declared type); ``rows`` lists all rows for the state it is given.
 
-    ``arguments`` hidden columns take what a table function is called with.
+    ``arguments`` hidden columns take what a table function is called with; another one,
+    ``ordinality``, numbers its rows.
     """
 
     name: str
@@ -34,8 +34,7 @@ class TableSpec:
     def ddl(self) -> str:
         parts = [f'"{name}" {kind}' for name, kind in self.columns]
         parts += [f'"ha_argument_{i}" hidden' for i in range(self.arguments)]
-        if not self.arguments:
-            parts.append("tableoid oid hidden")
+        parts.append("ordinality hidden" if self.arguments else "tableoid oid hidden")
         return f"CREATE TABLE x({', '.join(parts)})"
 
 
@@ -51,8 +50,6 @@ class Module:
 
     def Connect(self, *_: object) -> tuple[str, _Table]:  # noqa: N802
         return self._spec.ddl, _Table(self._spec, self._rows, self._oid)
-
-    Create = Connect
 
 
 class Contents:
@@ -98,8 +95,8 @@ class _Table:
             if info.get_aConstraint_op(i) != apsw.SQLITE_INDEX_CONSTRAINT_EQ:
                 continue
             column = info.get_aConstraint_iColumn(i)
-            if column >= width and not spec.arguments:
-                continue
+            if column >= width + spec.arguments:
+                continue  # ordinality or tableoid
             if column >= width:  # an argument of a table function must be known
                 if not info.get_aConstraint_usable(i):
                     return False
@@ -121,9 +118,6 @@ class _Table:
     def Disconnect(self) -> None:  # noqa: N802
         pass
 
-    def Destroy(self) -> None:  # noqa: N802
-        raise HaError(Code.REFUSED, f"{self._spec.name} is a system table")
-
 
 class _Cursor:
     def __init__(self, spec: TableSpec, rows: Callable[[TableSpec], Contents], oid: int) -> None:
@@ -143,7 +137,7 @@ class _Cursor:
             for column, value in zip(columns, values, strict=True):
                 given[column - width] = value
             padding = tuple(given)
-            self._rows = [(*row, *padding) for row in spec.rows(*given)]
+            self._rows = [(*row, *padding, i) for i, row in enumerate(spec.rows(*given), 1)]
             return
         contents = self._source(spec)
         self._rows = contents.matching(columns[0], values[0]) if columns else contents.rows
