@@ -42,7 +42,8 @@ failure, or SQL that is not of this kind: the whole message is ignored.
 
 **sqlite_sequence.** After all changes. If each table of the message's list stood before the
 message where its transaction met it, it is set as the transaction left it; else to the
-greater of what is there and what the transaction left, and nothing is deleted.
+greater of what is there and what the transaction left, for tables that are there, and nothing is
+deleted.
 
 **Messages of existing nodes** (no number of ours): text in a column declared as BLOB that is
 base64 is a BLOB, since they cannot write it otherwise. The rest is as above.
@@ -554,7 +555,7 @@ class Applier:
             return "only the schema main is replicated"
         if ddl.verb == "PRAGMA" and fold_case(ddl.name) not in _HEADER_PRAGMAS:
             return "a pragma that is not replicated"
-        if fold_case(ddl.name) in self._control:
+        if fold_case(ddl.name) in self._control or fold_case(ddl.new_name) in self._control:
             return "a control table"
         return None
 
@@ -580,6 +581,15 @@ class Applier:
             ).get
         )
 
+    def _is_table(self, name: str) -> bool:
+        return bool(
+            self._connection.execute(
+                "SELECT EXISTS (SELECT 1 FROM main.sqlite_schema"
+                " WHERE type = 'table' AND name = ?)",
+                (name,),
+            ).get
+        )
+
     def _set_sequences(self, changes: Sequence[SequenceChange], before: dict[str, int]) -> None:
         if not self._has_sequence():
             return
@@ -590,7 +600,7 @@ class Applier:
             current = now.get(change.table)
             if not exact:
                 number = max((n for n in (current, change.new) if n is not None), default=None)
-            if number == current:
+            if number == current or not (exact or self._is_table(change.table)):
                 continue
             if number is not None and current is not None:
                 self._connection.execute(

@@ -33,6 +33,12 @@ class Ddl:
     as_select: bool = False
     body: tuple[Token, ...] = ()
 
+    @property
+    def new_name(self) -> str:
+        """What ALTER TABLE … RENAME TO calls the table; empty for all else."""
+        head = _Head(list(self.body))
+        return head.name() or "" if self.verb == "ALTER" and head.eat_all("RENAME", "TO") else ""
+
 
 class _Head:
     """The tokens of a statement, eaten from the front."""
@@ -184,9 +190,8 @@ def _same_text(ddl: Ddl, sql: str | None) -> bool:
 
 def _is_alter_done(connection: apsw.Connection, ddl: Ddl) -> bool:
     head = _Head(list(ddl.body))
-    if head.eat_all("RENAME", "TO"):
-        new = head.name()
-        return _find(connection, ddl.name) is None and bool(new) and _is_table(connection, new)
+    if ddl.new_name:
+        return _find(connection, ddl.name) is None and _is_table(connection, ddl.new_name)
     info = load_table(connection, ddl.name)
     if info is None or info.kind == "view":
         return False
@@ -219,8 +224,8 @@ def _is_alter_done(connection: apsw.Connection, ddl: Ddl) -> bool:
     return _find_definition(connection, ddl.name, (fold_case(name),)) == shape(head.tokens[start:])
 
 
-def _is_table(connection: apsw.Connection, name: str | None) -> bool:
-    found = _find(connection, name or "")
+def _is_table(connection: apsw.Connection, name: str) -> bool:
+    found = _find(connection, name)
     return found is not None and found[0] == "table"
 
 
