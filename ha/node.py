@@ -8,12 +8,14 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from random import SystemRandom
 
 import trio
 
 from ha.config import Config, Durability
 from ha.core.dsn import Dsn
 from ha.core.errors import Code, HaError
+from ha.core.policy import parse_policy
 from ha.engine.committer import CommitOptions
 from ha.engine.database import DatabaseOptions
 from ha.engine.databases import Databases
@@ -22,6 +24,7 @@ from ha.engine.joining import LOCAL_EPOCH
 from ha.engine.runtime import Runtime
 from ha.log import server as nats
 from ha.log.api import Broker
+from ha.log.jetstream import JetStreamBroker, JetStreamOptions
 from ha.log.memory import MemoryBroker, MemoryStream
 from ha.store.file import Store, StoreOptions
 from ha.wire.grpc.app import create_apps as create_grpc_apps
@@ -35,6 +38,7 @@ from ha.wire.postgres import config as postgres
 from ha.wire.postgres.server import serve as serve_postgres
 
 logger = logging.getLogger(__name__)
+_DEFAULT = Config()
 
 
 class Node:
@@ -179,18 +183,20 @@ async def _broker(config: Config) -> AsyncIterator[Broker]:
             stream = MemoryStream(epoch=LOCAL_EPOCH, name=config.replication_stream, keep=1_000)
             yield await stack.enter_async_context(MemoryBroker(stream, node=config.name))
             return
-        # Here, not above: a node alone needs none of nats-py.
-        from ha.log.jetstream import JetStreamBroker, StreamOptions
-
-        options = StreamOptions(
-            name=config.replication_stream,
+        options = JetStreamOptions(
+            urls=url,
+            node=config.name,
+            stream=config.replication_stream,
             max_age=config.replication_max_age,
             replicas=config.replicas,
-            policy=config.replication_policy,
+            change_max_age=config.replication_max_age != _DEFAULT.replication_max_age,
+            change_replicas=config.replicas != _DEFAULT.replicas,
+            deliver=parse_policy(config.replication_policy).as_deliver_policy(),
+            timeout=config.replication_timeout,
         )
-        yield await stack.enter_async_context(
-            JetStreamBroker(url, config.name, options, timeout=config.replication_timeout)
-        )
+        broker = JetStreamBroker(options, rng=SystemRandom())
+        await stack.enter_async_context(broker)
+        yield broker
 
 
 def _server_options(config: Config) -> nats.ServerOptions:
@@ -219,6 +225,7 @@ def _database_options(config: Config) -> DatabaseOptions:
             ddl_sync=not config.disable_ddl_sync,
             asynchronous=config.async_replication,
         ),
+        policy=parse_policy(config.replication_policy),
         interceptor=load_interceptor(config.interceptor) if config.interceptor else None,
         concurrent=config.concurrent_queries,
         standalone=config.nats_port == 0 and config.replication_url is None,

@@ -9,7 +9,9 @@ from typing import Self
 import trio
 
 from ha.core.errors import Code, HaError
+from ha.core.policy import ALL, Policy
 from ha.engine.committer import CommitOptions, Committer
+from ha.engine.history import History
 from ha.engine.joining import join
 from ha.engine.relay import Relay
 from ha.engine.runtime import Limiter, Runtime
@@ -32,6 +34,7 @@ class DatabaseOptions:
     patience: float = 5.0
     staleness: float = 5.0
     standalone: bool = False
+    policy: Policy = ALL
     interceptor: Interceptor | None = field(default=None)
 
 
@@ -78,6 +81,7 @@ class Database:
             intercepting=options.interceptor is not None,
             relay=relay,
         )
+        self.history = History(log, self._ignored, lambda: self.committer.applied, runtime)
         self.caught_up = trio.Event()
         self.closing = False
         self.sessions: Counter[str] = Counter()
@@ -104,6 +108,7 @@ class Database:
             runtime,
             timeout=options.commit.publish_timeout,
             standalone=options.standalone,
+            policy=options.policy,
         )
         database = cls(database_id, store, log, broker, options, runtime)
         if joined.severed is not None:
@@ -123,6 +128,13 @@ class Database:
             state = await self.log.state()
             await self.committer.wait_applied(state.subject_last)
         self.caught_up.set()
+
+    def _ignored(self, first: int) -> frozenset[int]:
+        connection = self.store.take_reader()
+        try:
+            return control.ignored(connection, first)
+        finally:
+            self.store.give_reader(connection)
 
     async def _mark_position(self) -> None:
         marked = 0

@@ -16,6 +16,7 @@ import trio
 from ha.core.changeset import ChangeSet, FormatError, Kind, Origin, decode
 from ha.core.errors import Code, HaError
 from ha.core.parts import encode_all
+from ha.core.policy import ALL, Policy, Start
 from ha.engine.identity import Mismatch, check_identity
 from ha.engine.runtime import Runtime
 from ha.log.api import Broker, Log, LogError, LogState, Outgoing, WrongLast
@@ -48,6 +49,7 @@ async def join(
     runtime: Runtime,
     timeout: float,  # noqa: ASYNC109
     standalone: bool = False,
+    policy: Policy = ALL,
 ) -> Joined:
     """Make the file's position one from which its log can be followed.
 
@@ -76,6 +78,9 @@ async def join(
             continue
         if not empty:
             await _adopt_equal(store, log, state)
+            return Joined()
+        if policy.start is not Start.ALL:
+            await _join_by_policy(store, log, state, policy)
             return Joined()
         await _join_from_start(store, database_id, broker, log, state, runtime)
         return Joined()
@@ -187,6 +192,30 @@ def _not_its_log(subject: str) -> HaError:
         hint="start with an empty or missing file to join it, or use another file name"
         " or --replication-stream",
     )
+
+
+async def _join_by_policy(store: Store, log: Log, state: LogState, policy: Policy) -> None:
+    """Begin somewhere in the log, on an empty file: the user's wish, not a fold."""
+    if policy.start is Start.NEW:
+        before = state.subject_last
+    elif policy.start is Start.LAST:
+        before = state.subject_last - 1
+    elif policy.start is Start.SEQUENCE:
+        before = min(policy.sequence - 1, state.subject_last)
+    else:
+        before = await log.sequence_at(policy.time_ns) - 1
+    entry = await log.entry(state.subject_last)
+    uuid: str | None = None
+    if entry is not None:
+        try:
+            uuid = decode(entry.payload).uuid
+        except FormatError:
+            uuid = None
+    connection = store.executor
+    connection.execute("BEGIN IMMEDIATE")
+    control.set_identity(connection, uuid, state.epoch)
+    control.set_position(connection, log.subject, max(before, 0), None)
+    connection.execute("COMMIT")
 
 
 async def _join_from_start(

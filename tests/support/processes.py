@@ -27,6 +27,7 @@ class HaProcess:
         self.cwd = cwd
         self.ports: dict[str, int] = {}
         self.lines: list[str] = []
+        self.client = httpx.Client(timeout=60.0)
         self._serving = threading.Event()
 
     def start(self) -> HaProcess:
@@ -68,7 +69,7 @@ class HaProcess:
 
     def query(self, body: Any, path: str = "/query", timeout: float = 60.0) -> Any:
         """The JSON answer; raises httpx.HTTPStatusError for anything but 2xx."""
-        answer = httpx.post(self.url + path, json=body, timeout=timeout)
+        answer = self.client.post(self.url + path, json=body, timeout=timeout)
         answer.raise_for_status()
         return answer.json()
 
@@ -78,7 +79,7 @@ class HaProcess:
 
     def wait_ready(self, timeout: float = 60.0) -> None:
         """Until ``/readyz`` is 200."""
-        self._until(lambda: httpx.get(self.url + "/readyz").status_code == 200, timeout)
+        self._until(lambda: self.client.get(self.url + "/readyz").status_code == 200, timeout)
 
     def wait_rows(self, sql: str, expected: list[list[Any]], timeout: float = 60.0) -> None:
         """Until the query answers ``expected``."""
