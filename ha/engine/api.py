@@ -6,12 +6,14 @@ against it, so that their codecs and servers can be tested without a database.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol, TypeAlias
 
+from ha.core.since import Since
+from ha.core.undo import Mode, Obstacle
 from ha.core.values import Value
 
 Params: TypeAlias = Sequence[Value] | Mapping[str, Value] | None
@@ -87,6 +89,39 @@ class Status(StrEnum):
     ABORTED = "aborted"  # the engine rolled it back (hold, SQLite): only ROLLBACK is taken
 
 
+@dataclass(frozen=True, slots=True)
+class HistoryItem:
+    """A transaction of the log. ``time_ns``: the broker's, Unix nanoseconds; ``statements``: its
+    changes as SQL, for people; ``more``: it has more of them than those shown."""
+
+    sequence: int
+    time_ns: int
+    node: str
+    statements: list[str] = field(default_factory=list)
+    more: bool = False
+
+
+@dataclass(slots=True)
+class UndoReport:
+    """What an undo did, or with ``dry_run`` would do.
+
+    ``sequence``: where it stands in the log, 0 if it changed nothing or was a dry run;
+    ``rows``: how many it changed; ``transactions``: how many it reverted, in whole or in part,
+    from sequence ``first`` to ``last``; ``schema``: DDL among these, which stays as it is;
+    ``statements``: of a dry run.
+    """
+
+    sequence: int = 0
+    rows: int = 0
+    transactions: int = 0
+    first: int = 0
+    last: int = 0
+    obstacles: list[Obstacle] = field(default_factory=list)
+    schema: list[str] = field(default_factory=list)
+    statements: list[str] = field(default_factory=list)
+    dry_run: bool = False
+
+
 class Rows(Protocol):
     """An open result. Holds a read snapshot until it is closed; never blocks a writer."""
 
@@ -137,6 +172,25 @@ class SessionApi(Protocol):
 
     def query(self, sql: str, params: Params = None) -> AbstractAsyncContextManager[Rows]:
         """Run one reading statement and fetch its rows piece by piece."""
+        ...
+
+    def history(self, since: Since) -> AbstractAsyncContextManager[AsyncIterator[HistoryItem]]:
+        """The transactions of the log from a place on, read page by page."""
+        ...
+
+    async def undo(
+        self,
+        mode: Mode,
+        since: Since,
+        rows: Mapping[str, frozenset[int]] | None = None,
+        *,
+        dry_run: bool = False,
+    ) -> UndoReport:
+        """Revert transactions by a new one; ``rows``, by table, limits it to these rowids.
+
+        Raises CONSTRAINT_VIOLATION with the list of obstacles (a dry run reports them), and
+        IN_TRANSACTION inside a transaction.
+        """
         ...
 
     async def wait_for(self, txseq: int) -> None:

@@ -587,10 +587,12 @@ class Committer:
             except NotSent as error:
                 # Parts that were sent have no end: every node drops them.
                 connection.rollback()
-                if isinstance(error, WrongLast) and not self._again(unit):
-                    unit.fail(_overtaken())
-                elif not isinstance(error, WrongLast):
+                if not isinstance(error, WrongLast):
                     unit.fail(_not_written(str(error)))
+                elif self._again(unit):
+                    await self._wait_for_message()
+                else:
+                    unit.fail(_overtaken())
                 return
             except LogError:
                 connection.rollback()
@@ -598,6 +600,12 @@ class Committer:
                 return
         unit.acked = True
         await self._arrive(executor, flight, [unit], [unit] * len(unit.messages), unit.messages)
+
+    async def _wait_for_message(self) -> None:
+        """The log has one that has not arrived yet."""
+        deadline = trio.current_time() + self._options.publish_timeout
+        while not self._inbox and self._reset is None and trio.current_time() < deadline:
+            await self._sleep(deadline)
 
     async def _publish_after(self, message: Outgoing, last: int) -> int:
         """Where it stands. Raises WrongLast if another message of the subject follows ``last``."""

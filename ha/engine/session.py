@@ -7,7 +7,7 @@ pragma it set, TEMP objects.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
@@ -15,12 +15,26 @@ import apsw
 import trio
 
 from ha.core.errors import Code, HaError
+from ha.core.since import Since
+from ha.core.undo import Mode
 from ha.core.values import Value
-from ha.engine.api import Kind, Params, Prepared, Result, Statement, Status
-from ha.engine.commands import Command
+from ha.engine.api import (
+    HistoryItem,
+    Kind,
+    Params,
+    Prepared,
+    Result,
+    Rows,
+    Statement,
+    Status,
+    UndoReport,
+)
+from ha.engine.command import Command, CompleteRows
 from ha.engine.database import Database
+from ha.engine.history import closing
 from ha.engine.statements import columns_of, kind_of, require_single, to_prepared, to_result
 from ha.engine.turn import Turn
+from ha.engine.undoing import undo
 from ha.engine.unit import Stage, Unit
 from ha.store.connection import Connection, bind
 from ha.store.executor import Executor, Ran, TransactionLost
@@ -95,6 +109,26 @@ class Session:
             self._database = database
             self._txseq = 0
 
+    @asynccontextmanager
+    async def history(self, since: Since) -> AsyncIterator[AsyncIterator[HistoryItem]]:
+        async with closing(self._database.history.items(since)) as items:
+            yield items
+
+    async def undo(
+        self,
+        mode: Mode,
+        since: Since,
+        rows: Mapping[str, frozenset[int]] | None = None,
+        *,
+        dry_run: bool = False,
+    ) -> UndoReport:
+        if self.status is not Status.IDLE:
+            raise HaError(Code.IN_TRANSACTION, f"{mode} cannot be part of a transaction")
+        self._check_writable()
+        report = await undo(self._database, mode, since, rows, dry_run=dry_run)
+        self._txseq = report.sequence or self._txseq
+        return report
+
     async def wait_for(self, txseq: int) -> None:
         await self._database.wait_for(txseq)
 
@@ -111,7 +145,7 @@ class Session:
     ) -> Result:
         command = self._commands(self, sql) if self._commands else None
         if command is not None:
-            return await command.run()
+            return await command.run(max_rows)
         parsed = self._parse(sql)
         require_single(parsed)
         if parsed.empty:
@@ -143,17 +177,17 @@ class Session:
         return (await self._submit(statements, max_rows)).results
 
     @asynccontextmanager
-    async def query(self, sql: str, params: Params = None) -> AsyncIterator[OpenRows]:
+    async def query(self, sql: str, params: Params = None) -> AsyncIterator[Rows]:
         command = self._commands(self, sql) if self._commands else None
         if command is not None:
-            result = await command.run()
-            yield OpenRows.of(result)
+            async with command.open() as rows:
+                yield rows
             return
         parsed = self._parse(sql)
         require_single(parsed)
         streams = not (parsed.empty or parsed.changes_file or parsed.transaction)
         if not streams or parsed.savepoint or parsed.session_pragma or not parsed.columns:
-            yield OpenRows.of(await self.execute(sql, params))
+            yield CompleteRows(await self.execute(sql, params))
             return
         if self._aborted is not None:
             raise self._aborted
@@ -603,26 +637,11 @@ class OpenRows:
         self._sql = parsed.sql
         self._values = bind(params, parsed.parameters)
         self._cursor: apsw.Cursor | None = None
-        self._buffer: list[tuple[Value, ...]] = []
         self._ended = False
-
-    @classmethod
-    def of(cls, result: Result) -> OpenRows:
-        """Of a result that is complete."""
-        rows = cls.__new__(cls)
-        rows.columns = result.columns
-        rows._buffer = result.rows
-        rows._ended = True
-        rows._cursor = None
-        rows.result = result
-        return rows
-
-    result: Result | None = None
 
     async def fetch(self, count: int) -> list[tuple[Value, ...]]:
         if self._ended:
-            out, self._buffer = self._buffer[:count], self._buffer[count:]
-            return out
+            return []
         # An open cursor cannot be started again on a thread: it is there from the first.
         rows = await self._session._run(
             self._connection, lambda: self._step(count), long=self._cursor is not None
