@@ -1,0 +1,136 @@
+"""What the conformance suite needs of a kind of log: brokers, and ways to break them."""
+
+from __future__ import annotations
+
+import json
+import random
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+import trio
+
+from ha.log.api import Broker
+from ha.log.connection import Client, parse_urls
+from ha.log.jetstream import JetStreamBroker, JetStreamOptions
+from ha.log.js_api import Api
+from ha.log.memory import MemoryBroker, MemoryStream
+
+
+class Harness(ABC):
+    """One stream, and what can happen to it. Another implementation of the log gives its own."""
+
+    dedupe_window: float | None = None  # short enough to wait for, or None
+
+    @abstractmethod
+    def broker(self, node: str = "a") -> AbstractAsyncContextManager[Broker]: ...
+
+    @abstractmethod
+    async def cut(self) -> None:
+        """No node reaches the stream any more. What it holds stays."""
+
+    @abstractmethod
+    async def heal(self) -> None: ...
+
+    @abstractmethod
+    async def freeze(self) -> None:
+        """Connections stay, messages may be taken, no answer comes."""
+
+    @abstractmethod
+    async def thaw(self) -> None: ...
+
+    @abstractmethod
+    async def recreate(self) -> None:
+        """The stream is deleted, and made anew."""
+
+    @abstractmethod
+    async def drop_before(self, sequence: int) -> None:
+        """Let go of the messages before ``sequence``, as max_age does."""
+
+
+class MemoryHarness(Harness):
+    dedupe_window = 0.4
+
+    def __init__(self) -> None:
+        self._stream = MemoryStream(
+            epoch="e1", max_payload=100_000, dedupe_window=self.dedupe_window
+        )
+        self._brokers: list[MemoryBroker] = []
+
+    def broker(self, node: str = "a") -> AbstractAsyncContextManager[Broker]:
+        broker = MemoryBroker(self._stream, node=node)
+        self._brokers.append(broker)
+        return broker
+
+    async def cut(self) -> None:
+        for broker in self._brokers:
+            broker.connected = False
+
+    async def heal(self) -> None:
+        for broker in self._brokers:
+            broker.connected = True
+
+    async def freeze(self) -> None:
+        for broker in self._brokers:
+            broker.lose_acks = True
+
+    async def thaw(self) -> None:
+        for broker in self._brokers:
+            broker.lose_acks = False
+
+    async def recreate(self) -> None:
+        self._stream.recreate("e2")
+
+    async def drop_before(self, sequence: int) -> None:
+        self._stream.drop_before(sequence)
+
+
+class JetStreamHarness(Harness):
+    """``server``: a NatsProcess (tests/conftest.py) of this test alone, or a shared one."""
+
+    def __init__(self, server: Any, options: dict[str, Any] | None = None) -> None:
+        self.server = server
+        self.stream = f"S{random.SystemRandom().getrandbits(48):x}"
+        self._options = options or {}
+
+    def broker(self, node: str = "a") -> AbstractAsyncContextManager[Broker]:
+        options = JetStreamOptions(
+            urls=self.server.url, node=node, stream=self.stream, **self._options
+        )
+        return JetStreamBroker(options, rng=random.SystemRandom())
+
+    async def cut(self) -> None:
+        self.server.kill()
+
+    async def heal(self) -> None:
+        self.server.start()
+
+    async def freeze(self) -> None:
+        self.server.stop()
+
+    async def thaw(self) -> None:
+        self.server.cont()
+
+    async def recreate(self) -> None:
+        config = (await self.api(f"STREAM.INFO.{self.stream}"))["config"]
+        await self.api(f"STREAM.DELETE.{self.stream}")
+        del config["metadata"]
+        await self.api(f"STREAM.CREATE.{self.stream}", config)
+
+    async def drop_before(self, sequence: int) -> None:
+        await self.api(f"STREAM.PURGE.{self.stream}", {"seq": sequence})
+
+    async def api(self, subject: str, request: dict[str, object] | None = None) -> dict[str, Any]:
+        """As an operator does it, on a connection of its own."""
+        rng = random.SystemRandom()
+        client = Client(parse_urls(self.server.url), name="operator", rng=rng)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(client.run)
+            await client.wait_up()
+            answer = await Api(client).call(subject, request)
+            nursery.cancel_scope.cancel()
+        return json.loads(json.dumps(answer))  # type: ignore[no-any-return]
+
+
+Kind = Callable[[], Harness]
