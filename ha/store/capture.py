@@ -293,7 +293,7 @@ class Recorder:
                         _OPERATIONS[operation],
                         info.name,
                         info.columns,
-                        info.pk_columns,
+                        info.sent_key,
                         old_rowid,
                         new_rowid,
                         old,
@@ -360,7 +360,7 @@ class Recorder:
             new_rowid = update.rowid_new
             self._pending = (len(self._rows), info, new_rowid)
         self._rows.append(
-            Change(operation, info.name, info.columns, info.pk_columns, old_rowid, new_rowid, old)
+            Change(operation, info.name, info.columns, info.sent_key, old_rowid, new_rowid, old)
         )
 
     def _row(self, info: TableInfo, rowid: int) -> Row:
@@ -513,7 +513,7 @@ class Recorder:
         if info is None:
             return
         self._rows.extend(
-            Change(_INSERT, info.name, info.columns, info.pk_columns, None, rowid, None, row)
+            Change(_INSERT, info.name, info.columns, info.sent_key, None, rowid, None, row)
             for rowid, row in self._rows_by_rowid(info)
         )
 
@@ -604,9 +604,9 @@ def _difference(info: TableInfo, before: dict[Row, Row], after: dict[Row, Row]) 
     gone = [row for key, row in before.items() if not _same(after.get(key), row)]
     came = [row for key, row in after.items() if not _same(before.get(key), row)]
     return [
-        Change(_DELETE, info.name, info.columns, info.pk_columns, None, None, row) for row in gone
+        Change(_DELETE, info.name, info.columns, info.sent_key, None, None, row) for row in gone
     ] + [
-        Change(_INSERT, info.name, info.columns, info.pk_columns, None, None, None, row)
+        Change(_INSERT, info.name, info.columns, info.sent_key, None, None, None, row)
         for row in came
     ]
 

@@ -32,7 +32,8 @@ class TableInfo:
     PRAGMA table_list: ``table``, ``shadow``, ``virtual``, ``view``. ``rowid`` is a name by
     which the rowid can be had: of the INTEGER PRIMARY KEY, else an alias that no column
     hides; None for tables WITHOUT ROWID, or if all are hidden. ``integer_key`` is the INTEGER
-    PRIMARY KEY. ``pk_collations`` stand beside ``pk_columns``. ``pick`` takes a row with
+    PRIMARY KEY. ``pk_collations`` stand beside ``pk_columns``; ``sent_key`` are the same columns
+    in the table's order, as existing nodes look for them in a message. ``pick`` takes a row with
     generated columns to one without (None: there are no generated ones). ``owner`` is the
     virtual table that a shadow table belongs to. ``tree``, after the name in FROM, makes SQLite
     read the table's own tree: no index, which may be half way through a change.
@@ -43,6 +44,7 @@ class TableInfo:
     columns: tuple[str, ...]
     declared: tuple[str, ...]
     pk_columns: tuple[str, ...]
+    sent_key: tuple[str, ...]
     pk_collations: tuple[str, ...]
     without_rowid: bool
     rowid: str | None
@@ -106,6 +108,7 @@ def load_table(connection: apsw.Connection, name: str) -> TableInfo | None:
         columns=tuple(columns),
         declared=tuple(declared),
         pk_columns=pk_columns,
+        sent_key=tuple(c for c in columns if c in pk_columns),
         pk_collations=key_index[1] if key_index else ("BINARY",) * len(pk_columns),
         without_rowid=bool(without_rowid),
         rowid=rowid,
