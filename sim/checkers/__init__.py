@@ -1,0 +1,10 @@
+"""Judges of a run. They know the log, what clients were told, and what the files held; nothing
+of ``ha/`` is used here."""
+
+from __future__ import annotations
+
+from sim.checkers.answers import check_answers
+from sim.checkers.folds import FoldHistory, check_probes, fold_log
+from sim.checkers.reads import check_reads
+
+__all__ = ["FoldHistory", "check_answers", "check_probes", "check_reads", "fold_log"]

@@ -1,0 +1,99 @@
+"""The log, folded by the oracle; and what files held, compared with it."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from sim.content import Content, digest
+from sim.history import Probe
+from sim.oracle import Meaning, Oracle
+from sim.workloads import Watch
+
+Rows = tuple[tuple[object, ...], ...]
+
+
+@dataclass(slots=True)
+class FoldHistory:
+    """``digests`` of the states that were asked for; ``versions``: a watch's answer from a
+    sequence on; ``by_token``: the messages that bring a token in, in order."""
+
+    meanings: dict[int, Meaning] = field(default_factory=dict)
+    digests: dict[int, str] = field(default_factory=dict)
+    versions: dict[str, list[tuple[int, Rows]]] = field(default_factory=dict)
+    by_token: dict[str, list[Meaning]] = field(default_factory=dict)
+    content: Content = field(default_factory=dict)
+    last: int = 0
+
+    def counted(self, token: str) -> list[int]:
+        """Where in the log the token's write took effect."""
+        return [m.sequence for m in self.by_token.get(token, ()) if m.counts and m.kind == "tx"]
+
+    def answer(self, watch: str, sequence: int) -> Rows:
+        versions = self.versions[watch]
+        index = bisect_right(versions, sequence, key=lambda v: v[0]) - 1
+        return versions[index][1] if index >= 0 else ()
+
+
+def fold_log(
+    entries: Sequence[tuple[int, bytes]],
+    watches: Iterable[Watch],
+    wanted: set[int],
+    identify: str,
+) -> FoldHistory:
+    """Fold the messages; remember digests of the states at ``wanted`` and all watched answers."""
+    history = FoldHistory()
+    oracle = Oracle(identify)
+    watched = {w.name: w for w in watches}
+    history.versions = {name: [] for name in watched}
+    try:
+        if 0 in wanted:
+            history.digests[0] = digest(oracle.content())
+        sequences = sorted(wanted)
+        position = bisect_right(sequences, 0)
+        for sequence, payload in entries:
+            # States between two messages of this log are the one before.
+            while position < len(sequences) and sequences[position] < sequence:
+                history.digests[sequences[position]] = digest(oracle.content())
+                position += 1
+            meaning = oracle.apply(sequence, payload)
+            history.meanings[sequence] = meaning
+            for token in sorted(meaning.tokens):
+                history.by_token.setdefault(token, []).append(meaning)
+            if meaning.tables:
+                for name, watch in watched.items():
+                    if watch.table in meaning.tables or "(schema)" in meaning.tables:
+                        _look(oracle, history, name, watch, sequence)
+            history.last = sequence
+        for sequence in sequences[position:]:
+            history.digests[sequence] = digest(oracle.content())
+        history.content = oracle.content()
+    finally:
+        oracle.close()
+    return history
+
+
+def _look(oracle: Oracle, history: FoldHistory, name: str, watch: Watch, sequence: int) -> None:
+    try:
+        found = oracle.db.execute(watch.whole()).fetchall()
+    except Exception:  # the table is not there yet
+        return
+    rows = tuple(tuple(_plain(v) for v in row) for row in found)
+    versions = history.versions[name]
+    if not versions or versions[-1][1] != rows:
+        versions.append((sequence, rows))
+
+
+def _plain(value: object) -> object:
+    return value.decode() if isinstance(value, bytes) else value
+
+
+def check_probes(history: FoldHistory, probes: Sequence[Probe]) -> list[str]:
+    """Every file, whenever it was looked at, held exactly the fold of what it says it holds."""
+    return [
+        f"at {p.time:.3f} s the file of {p.process} said that it was at {p.sequence}, and did"
+        f" not hold fold({p.sequence})"
+        for p in probes
+        if p.sequence in history.digests and history.digests[p.sequence] != p.digest
+    ]

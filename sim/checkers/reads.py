@@ -1,0 +1,43 @@
+"""Did every read show a state that the log has, whole, and none older than it may be?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sim.checkers.folds import FoldHistory, Rows
+from sim.history import OK, Call
+
+
+def check_reads(history: FoldHistory, calls: Sequence[Call]) -> list[str]:
+    """Each answer must be that of one ``fold(n)``, for n from what the session had seen to the
+    end of the log; a session never goes back."""
+    problems: list[str] = []
+    floors: dict[int, int] = {}
+    for call in calls:
+        if not call.watch or call.outcome != OK:
+            continue
+        low = max(call.low, floors.get(call.session, 0))
+        found = _find(history, call, low)
+        if found is None:
+            problems.append(
+                f"a read shows no state of the log between {low} and {call.high}:"
+                f" {call.rows!r}; fold({low}) would show"
+                f" {_cut(history.answer(call.watch, low), call.keys)!r}: {call}"
+            )
+        else:
+            floors[call.session] = max(found, low)
+    return problems
+
+
+def _find(history: FoldHistory, call: Call, low: int) -> int | None:
+    """The earliest sequence whose state answers so."""
+    if _cut(history.answer(call.watch, low), call.keys) == call.rows:
+        return low
+    for sequence, rows in history.versions[call.watch]:
+        if low < sequence <= call.high and _cut(rows, call.keys) == call.rows:
+            return sequence
+    return None
+
+
+def _cut(rows: Rows, keys: tuple[object, ...] | None) -> Rows:
+    return rows if keys is None else tuple(r for r in rows if r[0] in keys)

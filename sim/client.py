@@ -1,0 +1,338 @@
+"""A client: one conversation after the other with the nodes, everything said written down."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import trio
+
+from ha.core.errors import HaError
+from ha.engine.api import Statement, Status
+from ha.engine.session import Session
+from sim.cluster import Broken, Cluster, Gone, Process
+from sim.history import GONE, OK, Call
+from sim.workloads import Watch, Workload
+from sim.workloads.base import Sql
+from sim.world import actor
+
+HANG = 300.0
+"""Seconds after which a call that has not returned is called stuck."""
+
+
+class Client:
+    """Runs the steps of workloads. ``home``: the one node that it may write on, if any."""
+
+    def __init__(
+        self, cluster: Cluster, name: str, workloads: Sequence[Workload], home: str | None
+    ) -> None:
+        self.cluster = cluster
+        self.name = name
+        self.chance: random.Random = cluster.world.chance(f"client {name}")
+        self._workloads = workloads
+        self._home = home
+        self._process: Process | None = None
+        self._session: Session | None = None
+        self._session_number = 0
+        self._left = 0
+        self._last_txseq = 0
+        self.stopped = False
+        self.workload: Workload = workloads[0]
+
+    def token(self) -> str:
+        return self.cluster.history.token()
+
+    async def run(self, steps: int, pace: float) -> None:
+        actor.set(self.name)
+        weights = [w.weight for w in self._workloads]
+        try:
+            for _ in range(steps):
+                if self.stopped:
+                    break
+                await trio.sleep(self.chance.expovariate(1 / pace) if pace else 0)
+                if not await self._connect():
+                    continue
+                self.workload = self.chance.choices(self._workloads, weights)[0]
+                await self.workload.step(self)
+                self._left -= 1
+        finally:
+            await self._hang_up()
+
+    # --- connections -----------------------------------------------------------------
+
+    async def _connect(self) -> bool:
+        """A session on a node that serves; keeps the present one for a while."""
+        process = self._process
+        if process is not None and process.serving and self._left > 0:
+            return True
+        await self._hang_up()
+        serving = self.cluster.serving()
+        if self._home is not None:
+            serving = [p for p in serving if p.node.name == self._home]
+        if not serving:
+            return False
+        self._process = self.chance.choice(serving)
+        self._left = self.chance.randint(1, 30)
+        assert self._process.databases is not None
+        self._session = self._process.databases.session(protocol="sim")
+        self.cluster.sessions += 1
+        self._session_number = self.cluster.sessions
+        if self._last_txseq and self.chance.random() < 0.3:
+            await self._follow(self._process, self._session, self._last_txseq)
+        return self._session is not None
+
+    async def _follow(self, process: Process, session: Session, txseq: int) -> None:
+        """Present the sequence of the last write made elsewhere, as ``X-Txseq`` does."""
+        call = self._begin("wait for", low=0)
+        call.error_sequence = txseq
+        if await self._guarded(call, process, lambda: session.wait_for(txseq)):
+            call.sequence = txseq
+            self._floor = txseq
+
+    async def _hang_up(self) -> None:
+        session, self._session, self._process = self._session, None, None
+        self._floor = 0
+        if session is not None:
+            with trio.CancelScope(shield=True):
+                await session.aclose()
+
+    _floor = 0
+
+    # --- calls -----------------------------------------------------------------------
+
+    def _begin(self, what: str, token: str = "", *, low: int | None = None) -> Call:
+        history = self.cluster.history
+        process, session = self._process, self._session
+        assert process is not None and session is not None
+        if low is None:
+            low = max(process.database.committer.applied, session.txseq, self._floor)
+        call = Call(
+            number=len(history.calls),
+            client=self.name,
+            process=process.label,
+            session=self._session_number,
+            workload=self.workload.name,
+            what=what,
+            token=token,
+            begun=trio.current_time(),
+            low=low,
+        )
+        history.calls.append(call)
+        return call
+
+    async def _guarded(
+        self, call: Call, process: Process, work: Callable[[], Awaitable[Any]]
+    ) -> bool:
+        """Run a call and write down how it ended. True if it succeeded."""
+        try:
+            with trio.move_on_after(HANG) as scope:
+                await process.call(work)
+        except Gone:
+            call.outcome = GONE
+        except HaError as error:
+            call.outcome = error.code.value
+            call.message = error.message
+            call.error_sequence = error.sequence or 0
+        else:
+            call.outcome = OK
+            if scope.cancelled_caught:
+                raise Broken(f"a call did not return within {HANG:g} s: {call}")
+        self._ended(call)
+        if call.outcome == "internal":
+            raise Broken(f"an error that has no name reached a client: {call}")
+        if call.outcome == GONE:
+            self._left = 0
+        return call.outcome == OK
+
+    def _ended(self, call: Call) -> None:
+        call.ended = trio.current_time()
+        call.high = self.cluster.server.last
+        self.cluster.world.trace.event(
+            self.name, call.outcome, f"{call.process} {call.what} {call.token} {call.rows!r}"
+        )
+
+    async def write(
+        self,
+        what: str,
+        statements: Sequence[Sql],
+        token: str = "",
+        *,
+        visible: bool = True,
+        keys: tuple[object, ...] | None = None,
+    ) -> bool:
+        """One transaction. ``visible``: its token must be in the log if it changed a row."""
+        process, session = self._process, self._session
+        if process is None or session is None:
+            return False
+        call = self._begin(what, token)
+        call.keys = keys
+        roll = self.chance.random()
+        affected: list[int] = []
+        abandon = False
+        before = session.txseq
+
+        async def alone() -> None:
+            sql, params = statements[0]
+            affected.append((await session.execute(sql, list(params))).rows_affected)
+
+        async def together() -> None:
+            results = await session.transaction([Statement(s, list(p)) for s, p in statements])
+            affected.extend(r.rows_affected for r in results)
+
+        async def interactive() -> None:
+            await self._interactive(session, statements, affected, abandon)
+
+        work: Callable[[], Awaitable[None]]
+        if roll < 0.12:
+            work = interactive
+            abandon = self.chance.random() < 0.2
+        else:
+            work = alone if len(statements) == 1 else together
+        if roll > 0.97:
+            done = await self._guarded_with_cancel(call, process, session, work)
+        elif roll > 0.95:
+            done = await self._walk_away(call, process, work)
+        else:
+            done = await self._guarded(call, process, work)
+        if abandon and done:
+            call.outcome = "abandoned"
+        elif done:
+            call.expected = visible and sum(affected) > 0
+            call.sequence = session.txseq if session.txseq != before else 0
+            self._last_txseq = max(self._last_txseq, call.sequence)
+        return done
+
+    async def _interactive(
+        self, session: Session, statements: Sequence[Sql], affected: list[int], abandon: bool
+    ) -> None:
+        chance = self.chance
+        try:
+            await session.execute(chance.choice(("BEGIN", "BEGIN", "BEGIN IMMEDIATE")))
+            for sql, params in statements:
+                if chance.random() < 0.3:
+                    await trio.sleep(chance.expovariate(1 / 0.3))
+                if chance.random() < 0.1:
+                    await session.execute("SAVEPOINT s")
+                    await session.execute(sql, list(params))
+                    await session.execute("ROLLBACK TO s")
+                    await session.execute("RELEASE s")
+                affected.append((await session.execute(sql, list(params))).rows_affected)
+            if chance.random() < 0.1:
+                await trio.sleep(chance.expovariate(1 / 4))
+            await session.execute("ROLLBACK" if abandon else "COMMIT")
+        except HaError:
+            if session.status is not Status.IDLE:
+                await session.execute("ROLLBACK")
+            raise
+
+    async def read_and_write(
+        self,
+        what: str,
+        question: Sql,
+        decide: Callable[[list[Any]], Sequence[Sql]],
+        token: str,
+        *,
+        keys: tuple[object, ...] | None = None,
+    ) -> None:
+        """Read in a transaction, and write what follows from it."""
+        process, session = self._process, self._session
+        if process is None or session is None:
+            return
+        call = self._begin(what, token)
+        call.keys = keys
+        before = session.txseq
+        affected: list[int] = []
+
+        async def work() -> None:
+            try:
+                await session.execute(self.chance.choice(("BEGIN", "BEGIN IMMEDIATE")))
+                rows = (await session.execute(question[0], list(question[1]))).rows
+                if self.chance.random() < 0.3:
+                    await trio.sleep(self.chance.expovariate(1 / 0.2))
+                for sql, params in decide(rows):
+                    affected.append((await session.execute(sql, list(params))).rows_affected)
+                await session.execute("COMMIT")
+            except HaError:
+                if session.status is not Status.IDLE:
+                    await session.execute("ROLLBACK")
+                raise
+
+        if await self._guarded(call, process, work):
+            call.expected = sum(affected) > 0
+            call.sequence = session.txseq if session.txseq != before else 0
+            self._last_txseq = max(self._last_txseq, call.sequence)
+
+    async def _walk_away(
+        self, call: Call, process: Process, work: Callable[[], Awaitable[None]]
+    ) -> bool:
+        """The client closes its connection while it waits."""
+        with trio.move_on_after(self.chance.expovariate(1 / 0.01)) as scope:
+            return await self._guarded(call, process, work)
+        if scope.cancelled_caught:
+            call.outcome = GONE
+            self._ended(call)
+            self._left = 0
+            await self._hang_up()
+        return False
+
+    async def _guarded_with_cancel(
+        self,
+        call: Call,
+        process: Process,
+        session: Session,
+        work: Callable[[], Awaitable[None]],
+    ) -> bool:
+        """Another task cancels the statement while it runs, or just after."""
+        done = False
+        async with trio.open_nursery() as nursery:
+
+            async def cancel() -> None:
+                await trio.sleep(self.chance.expovariate(1 / 0.01))
+                session.cancel()
+
+            nursery.start_soon(cancel)
+            done = await self._guarded(call, process, work)
+            nursery.cancel_scope.cancel()
+        return done
+
+    async def read(self, watch: Watch, keys: Sequence[object] | None = None) -> None:
+        """Ask a question whose answer the checkers know."""
+        process, session = self._process, self._session
+        if process is None or session is None:
+            return
+        sql = watch.whole() if keys is None else watch.some(keys)
+        params = list(keys or ())
+        call = self._begin(f"read {watch.name}")
+        call.watch = watch.name
+        call.keys = None if keys is None else tuple(keys)
+        rows: list[tuple[object, ...]] = []
+
+        async def plain() -> None:
+            rows.extend((await session.execute(sql, params)).rows)
+
+        async def streamed() -> None:
+            async with session.query(sql, params) as found:
+                while more := await found.fetch(3):
+                    rows.extend(more)
+                    if self.chance.random() < 0.2:
+                        await trio.sleep(self.chance.expovariate(1 / 0.01))
+
+        async def twice() -> None:
+            await session.execute("BEGIN")
+            try:
+                first = (await session.execute(sql, params)).rows
+                await trio.sleep(self.chance.expovariate(1 / 0.05))
+                rows.extend((await session.execute(sql, params)).rows)
+            finally:
+                if session.status is not Status.IDLE:
+                    await session.execute("ROLLBACK")
+            if first != rows:
+                raise Broken(f"a transaction read {first!r}, then {rows!r}: {call}")
+
+        roll = self.chance.random()
+        work = plain if roll < 0.8 else streamed if roll < 0.9 else twice
+        await self._guarded(call, process, work)
+        if call.outcome == OK:
+            call.rows = tuple(tuple(r) for r in rows)
+            self.cluster.world.trace.add(repr(call.rows))

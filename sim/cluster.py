@@ -1,0 +1,363 @@
+"""A cluster of nodes: processes of the real ``ha`` code that start, die at any point, and start
+again from what their disk still holds."""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+
+from typing import Any, TypeVar
+
+import apsw
+import trio
+
+from ha.core.changeset import Identify
+from ha.core.errors import HaError
+from ha.engine.committer import CommitOptions
+from ha.engine.database import Database, DatabaseOptions
+from ha.engine.databases import Databases
+from ha.engine.runtime import Runtime
+from ha.store.file import Store, StoreOptions
+from sim.content import digest, read_content
+from sim.disk import Disk, Mount
+from sim.history import History, Probe
+from sim.jetstream import Server, SimBroker
+from sim.network import Link, Timeline
+from sim.plan import Plan
+from sim.world import EPOCH_NS, World, actor
+
+T = TypeVar("T")
+DATABASE = "ha.db"
+STOP_BOUND = 30.0
+"""Seconds after which whoever runs the node kills it, if it does not stop by itself."""
+
+
+class Gone(Exception):
+    """The node died under the client, which will never hear what became of its call."""
+
+
+class Broken(Exception):
+    """A promise was broken while the run went on; the text says which, in words."""
+
+
+class Process:
+    """One life of a node. ``dead``: it has crashed; whatever it still does has no effect."""
+
+    def __init__(self, node: Node, number: int) -> None:
+        self.node = node
+        self.label = f"{node.name}#{number}"
+        cluster = node.cluster
+        self.chance: random.Random = cluster.world.chance(f"process {self.label}")
+        self.mount: Mount = node.disk.mount(node.now_ns)
+        self.link: Link = cluster.server.connect(
+            node.name, cluster.world.chance(f"link {self.label}"), cluster.link_faults
+        )
+        node.connect(self.link)
+        self.databases: Databases | None = None
+        self.ready = trio.Event()
+        self.shutdown = trio.Event()
+        self.ended = trio.Event()
+        self.dead = False
+        self.crashed = False
+        self._scope = trio.CancelScope()
+        self._calls: dict[int, trio.CancelScope] = {}
+        self._call_count = 0
+        self._countdown: dict[str, int] = {}
+        self._power = False
+
+    @property
+    def database(self) -> Database:
+        assert self.databases is not None
+        return self.databases.get(DATABASE)
+
+    @property
+    def serving(self) -> bool:
+        """Clients can reach it."""
+        return self.databases is not None and self.ready.is_set() and not self.dead
+
+    # --- life ------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """From its start to its end. Never raises but what breaks a promise."""
+        actor.set(self.node.name)
+        try:
+            with self._scope:
+                await self._serve()
+        except HaError as error:
+            self._note("ended", str(error))
+        except BaseExceptionGroup as group:
+            ended, rest = group.split(trio.Cancelled)
+            if rest is not None:
+                self._judge_end(rest)
+            if ended is not None:
+                raise ended from None
+        except apsw.Error as error:
+            self._judge_end(error)
+        finally:
+            self.dead = True
+            self._abort_calls()
+            self.link.kill()
+            self.ended.set()
+
+    async def _serve(self) -> None:
+        node, plan = self.node, self.node.cluster.plan
+        runtime = Runtime(node.now_ns, self.chance, self._run_in_thread)
+        options = DatabaseOptions(
+            commit=CommitOptions(
+                node=node.name,
+                publish_timeout=plan.publish_timeout,
+                transaction_hold=plan.hold,
+                batch_units=plan.batch_units,
+                identify=Identify(plan.identify),
+            )
+        )
+        async with SimBroker(node.cluster.server, self.link, node.name) as broker:
+            broker.on_io = lambda _: self.tick("io")
+            databases = Databases(broker, options, runtime, stream=node.cluster.server.name)
+            store = self._open_store()
+            self.mount.on_write = lambda _: self.tick("write")
+            try:
+                async with trio.open_nursery() as nursery:
+                    await databases.open(DATABASE, store, nursery)
+                    self.databases = databases
+                    self.ready.set()
+                    self._note("serves", f"at {self.database.committer.applied}")
+                    await self.shutdown.wait()
+                    with trio.move_on_after(STOP_BOUND):
+                        await databases.stop()
+                        self._note("stopped")
+                    nursery.cancel_scope.cancel()
+            finally:
+                self.dead = True
+                self._abort_calls()
+                if self.databases is not None:
+                    databases.close()
+                else:
+                    store.close()
+
+    def _open_store(self) -> Store:
+        plan = self.node.cluster.plan
+        options = StoreOptions(
+            synchronous=plan.synchronous,
+            pragmas=(("foreign_keys", "ON"), ("wal_autocheckpoint", str(plan.checkpoint))),
+            vfs=self.mount.vfs_name,
+        )
+        return Store.open(self.mount.path(DATABASE), options)
+
+    async def _run_in_thread(self, work: Callable[[], Any]) -> Any:
+        """Where the product takes a worker thread: the others go on before and after it."""
+        await trio.sleep(self.chance.choice((0.0, 0.0, 0.001, 0.02)))
+        try:
+            return work()
+        finally:
+            await trio.sleep(self.chance.choice((0.0, 0.0, 0.001, 0.02)))
+
+    def _judge_end(self, error: BaseException) -> None:
+        """An error that ended the process by itself."""
+        if self.crashed:
+            return
+        causes = list(_leaves(error))
+        if all(isinstance(e, HaError) for e in causes):
+            self._note("ended", "; ".join(map(str, causes)))
+            return
+        raise Broken(f"the node {self.label} died of {causes!r}") from error
+
+    def _note(self, kind: str, text: str = "") -> None:
+        self.node.cluster.world.trace.event(self.node.name, kind, f"{self.label} {text}")
+
+    # --- death -----------------------------------------------------------------------
+
+    def crash(self, *, power: bool = False) -> None:
+        """First its network and its disk are cut from the world, then its tasks are cancelled."""
+        if self.dead:
+            return
+        self.dead = self.crashed = True
+        self.link.kill()
+        self.mount.freeze(power=power)
+        self._note("crashed", "with its power" if power else "")
+        self._scope.cancel()
+        self._abort_calls()
+
+    def crash_after(self, what: str, count: int, *, power: bool) -> None:
+        """Die at the ``count``-th write, log event (``io``) or scheduling ``step`` from now."""
+        self._countdown[what] = count
+        self._power = power
+        if what == "step":
+            self.node.cluster.world.trace.on_step = lambda _: self.tick("step")
+
+    def tick(self, what: str) -> None:
+        left = self._countdown.get(what)
+        if left is None:
+            return
+        self._countdown[what] = left - 1
+        if left <= 1:
+            del self._countdown[what]
+            self.crash(power=self._power)
+
+    def disarm(self) -> None:
+        """It will not die of an old order."""
+        self._countdown.clear()
+
+    @property
+    def busy(self) -> bool:
+        """Has a client's call, or a batch, under way."""
+        return bool(self._calls)
+
+    # --- clients ---------------------------------------------------------------------
+
+    async def call(self, work: Callable[[], Awaitable[T]]) -> T:
+        """What a client asks of this process. Raises Gone when it dies before it answers."""
+        if not self.serving:
+            raise Gone
+        self._call_count += 1
+        number = self._call_count
+        result: list[T] = []
+        with trio.CancelScope() as scope:
+            self._calls[number] = scope
+            try:
+                result.append(await work())
+            except HaError:
+                if self.dead:
+                    raise Gone from None
+                raise
+            finally:
+                del self._calls[number]
+        self.pay()
+        if self.dead or not result:
+            raise Gone
+        return result[0]
+
+    def pay(self) -> None:
+        """Writes to a slow disk took time in which the process did not look at its network."""
+        if self.mount.cost:
+            self.link.stall(self.mount.cost)
+            self.mount.cost = 0.0
+
+    def _abort_calls(self) -> None:
+        for scope in list(self._calls.values()):
+            scope.cancel()
+
+    # --- looking at it ---------------------------------------------------------------
+
+    def probe(self) -> Probe:
+        """Look at the file as another program would."""
+        return probe_file(
+            self.mount.path(DATABASE), self.label, self.node.cluster.world.clock.now
+        )
+
+
+def probe_file(path: str, label: str, now: float) -> Probe:
+    db = apsw.Connection(path, flags=apsw.SQLITE_OPEN_READWRITE, vfs="unix")
+    try:
+        db.execute("BEGIN")
+        sequence = 0
+        found = db.execute("SELECT 1 FROM sqlite_schema WHERE name = 'ha_stats'").fetchall()
+        if found:
+            sequence = db.execute("SELECT max(received_seq) FROM ha_stats").get or 0
+        return Probe(now, label, int(sequence), digest(read_content(db)))
+    finally:
+        db.close(True)
+
+
+def _leaves(error: BaseException) -> list[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        return [leaf for inner in error.exceptions for leaf in _leaves(inner)]
+    return [error]
+
+
+class Node:
+    """A machine: a name, a disk, a clock, a place in the network, and the process on it."""
+
+    def __init__(self, cluster: Cluster, name: str) -> None:
+        self.cluster = cluster
+        self.name = name
+        world = cluster.world
+        self.disk = Disk(name, world.chance(f"disk {name}"), world.trace)
+        self.clock_offset = cluster.plan.skew.get(name, 0.0)
+        self.drift = cluster.plan.drift.get(name, 0.0)
+        self.process: Process | None = None
+        self.restart_delay = 0.5
+        self.cut_up = False
+        self.cut_down = False
+        self._lives = 0
+
+    def now_ns(self) -> int:
+        now = self.cluster.world.clock.now * (1 + self.drift) + self.clock_offset
+        return EPOCH_NS + int(now * 1e9)
+
+    def connect(self, link: Link) -> None:
+        """A new process's connection goes through the same cables."""
+        if self.cut_up or self.cut_down:
+            link.block(up=self.cut_up, down=self.cut_down)
+
+    def cut(self, *, up: bool, down: bool) -> None:
+        self.cut_up, self.cut_down = self.cut_up or up, self.cut_down or down
+        if self.process is not None:
+            self.process.link.block(up=up, down=down)
+
+    def heal(self) -> None:
+        self.cut_up = self.cut_down = False
+        if self.process is not None:
+            self.process.link.unblock()
+
+    async def live(self) -> None:
+        """Start processes, one after the other, until cancelled."""
+        while True:
+            self._lives += 1
+            try:
+                process = self.process = Process(self, self._lives)
+                await process.run()
+            finally:
+                self.process = None
+            delay, self.restart_delay = self.restart_delay, 0.5
+            await trio.sleep(delay)
+
+
+class Cluster:
+    """All nodes, their broker, and what clients saw of them."""
+
+    def __init__(self, world: World, plan: Plan) -> None:
+        self.world = world
+        self.plan = plan
+        self.timeline = Timeline()
+        self.server = Server(
+            self.timeline,
+            world.chance("server"),
+            world.trace,
+            durable=plan.durable_broker,
+            dedupe_window=plan.dedupe_window,
+            max_payload=plan.max_payload,
+        )
+        self.history = History()
+        self.nodes = {name: Node(self, name) for name in plan.names}
+        self.link_faults = replace(plan.link)
+        self.sessions = 0
+        self.hits = 0
+        """Faults that struck something in flight."""
+
+    def serving(self) -> list[Process]:
+        return [
+            n.process for n in self.nodes.values() if n.process is not None and n.process.serving
+        ]
+
+    def process(self, name: str) -> Process | None:
+        return self.nodes[name].process
+
+    def destroy(self) -> None:
+        for node in self.nodes.values():
+            node.disk.destroy()
+
+
+class QuietLogs(logging.Handler):
+    """The product's log records, as events of the trace."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(logging.INFO)
+        self._world = world
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._world.trace.event(actor.get(), "says", record.getMessage())
+
+

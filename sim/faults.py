@@ -1,0 +1,173 @@
+"""What goes wrong in a run, and when: the faults of a plan, put into effect one by one."""
+
+from __future__ import annotations
+
+import trio
+
+from sim.cluster import Cluster, Process
+from sim.plan import Fault
+
+
+async def run_faults(cluster: Cluster) -> None:
+    """Put all faults of the plan into effect at their times; ends when the last has passed."""
+    start = trio.current_time()
+    async with trio.open_nursery() as nursery:
+        for fault in cluster.plan.faults:
+            await trio.sleep_until(start + fault.at)
+            nursery.start_soon(_strike, cluster, fault)
+
+
+def heal_all(cluster: Cluster) -> None:
+    """The end of all faults: what is broken is mended, what is down comes back."""
+    cluster.server.faults.clear()
+    if not cluster.server.up:
+        cluster.server.start()
+    if not cluster.server.leader:
+        cluster.server.elect_leader()
+    link = cluster.link_faults
+    link.spike_rate = link.late = 0.0
+    for node in cluster.nodes.values():
+        node.disk.faults.clear()
+        node.heal()
+        if node.process is not None:
+            node.process.disarm()
+
+
+async def _strike(cluster: Cluster, fault: Fault) -> None:
+    cluster.world.trace.event("faults", fault.kind, str(fault))
+    struck = _in_flight(cluster, fault)
+    if struck:
+        cluster.hits += 1
+    handler = _HANDLERS[fault.kind]
+    await handler(cluster, fault)
+
+
+def _in_flight(cluster: Cluster, fault: Fault) -> bool:
+    """Does something wait for what breaks now?"""
+    targets = [fault.target] if fault.kind in _OF_A_NODE else list(cluster.nodes)
+    for name in targets:
+        process = cluster.process(name)
+        if process is None or process.dead:
+            continue
+        if process.link.up.in_flight or process.link.down.in_flight or process.busy:
+            return True
+    return False
+
+
+async def _cut(cluster: Cluster, fault: Fault) -> None:
+    node = cluster.nodes[fault.target]
+    node.cut(up=fault.how != "down", down=fault.how != "up")
+    await trio.sleep(fault.duration)
+    node.heal()
+
+
+async def _reset(cluster: Cluster, fault: Fault) -> None:
+    process = cluster.process(fault.target)
+    if process is not None:
+        process.link.break_off("reset")
+
+
+async def _crash(cluster: Cluster, fault: Fault) -> None:
+    node = cluster.nodes[fault.target]
+    process = node.process
+    if process is None:
+        return
+    node.restart_delay = fault.duration
+    what, _, power = fault.how.partition(" ")
+    if what == "time":
+        process.crash(power=bool(power))
+    else:
+        process.crash_after(what, int(fault.amount), power=bool(power))
+
+
+async def _restart(cluster: Cluster, fault: Fault) -> None:
+    process = cluster.process(fault.target)
+    if process is not None:
+        process.shutdown.set()
+
+
+async def _wipe(cluster: Cluster, fault: Fault) -> None:
+    """The machine is replaced: the same name, an empty disk."""
+    node = cluster.nodes[fault.target]
+    if node.process is not None:
+        node.process.crash()
+    node.disk.wipe()
+
+
+async def _clock(cluster: Cluster, fault: Fault) -> None:
+    cluster.nodes[fault.target].clock_offset += fault.amount
+
+
+async def _disk_full(cluster: Cluster, fault: Fault) -> None:
+    faults = cluster.nodes[fault.target].disk.faults
+    faults.full = True
+    await trio.sleep(fault.duration)
+    faults.full = False
+
+
+async def _disk_errors(cluster: Cluster, fault: Fault) -> None:
+    faults = cluster.nodes[fault.target].disk.faults
+    kinds = ["read", "write", "sync"] if fault.how == "all" else [fault.how]
+    for kind in kinds:
+        setattr(faults, f"{kind}_errors", fault.amount)
+    await trio.sleep(fault.duration)
+    for kind in kinds:
+        setattr(faults, f"{kind}_errors", 0.0)
+
+
+async def _slow_disk(cluster: Cluster, fault: Fault) -> None:
+    faults = cluster.nodes[fault.target].disk.faults
+    faults.delay = fault.amount
+    await trio.sleep(fault.duration)
+    faults.delay = 0.0
+
+
+async def _stall(cluster: Cluster, fault: Fault) -> None:
+    process: Process | None = cluster.process(fault.target)
+    if process is not None:
+        process.link.stall(fault.duration)
+
+
+async def _broker_restart(cluster: Cluster, fault: Fault) -> None:
+    server = cluster.server
+    if server.up:
+        server.stop()
+        await trio.sleep(fault.duration)
+        if not server.up:
+            server.start()
+
+
+async def _leader(cluster: Cluster, fault: Fault) -> None:
+    server = cluster.server
+    if server.leader:
+        server.lose_leader()
+        await trio.sleep(fault.duration)
+        if not server.leader:
+            server.elect_leader(fault.amount)
+
+
+async def _storm(cluster: Cluster, fault: Fault) -> None:
+    faults = cluster.server.faults
+    before = getattr(faults, fault.how)
+    setattr(faults, fault.how, fault.amount)
+    await trio.sleep(fault.duration)
+    if getattr(faults, fault.how) == fault.amount:
+        setattr(faults, fault.how, before)
+
+
+_HANDLERS = {
+    "cut": _cut,
+    "reset": _reset,
+    "crash": _crash,
+    "restart": _restart,
+    "wipe": _wipe,
+    "clock": _clock,
+    "disk full": _disk_full,
+    "disk errors": _disk_errors,
+    "slow disk": _slow_disk,
+    "stall": _stall,
+    "broker restart": _broker_restart,
+    "leader": _leader,
+    "storm": _storm,
+}
+_OF_A_NODE = {"cut", "reset", "crash", "restart", "wipe", "disk full", "disk errors", "stall"}

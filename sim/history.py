@@ -1,0 +1,80 @@
+"""What clients asked for and were told: the material of the checkers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+OK = "ok"
+GONE = "gone"  # the node died, or the client went away, before the answer
+HUNG = "hung"
+
+
+@dataclass(slots=True)
+class Call:
+    """One call of a client.
+
+    ``token``: the mark that its write leaves in the message (empty: none); ``expected``: it
+    must leave a message if it succeeds. ``low``: the state that it may see at least (the
+    node's applied sequence when it began, what the session wrote before); ``high``: the end of
+    the log when it ended. ``outcome``: ``ok``, an error's code, or one of the words above.
+    ``watch``, ``keys``, ``rows``: of a read, what was read (see :mod:`sim.workloads`).
+    """
+
+    number: int
+    client: str
+    process: str
+    session: int
+    workload: str
+    what: str
+    token: str = ""
+    expected: bool = False
+    begun: float = 0.0
+    ended: float = 0.0
+    low: int = 0
+    high: int = 0
+    outcome: str = ""
+    message: str = ""
+    sequence: int = 0
+    error_sequence: int = 0
+    watch: str = ""
+    keys: tuple[object, ...] | None = None
+    rows: tuple[tuple[object, ...], ...] = ()
+    group: int = 0
+
+    def __str__(self) -> str:
+        parts = [f"{self.begun:9.3f}–{self.ended:.3f}", self.client, self.process, self.what]
+        if self.token:
+            parts.append(self.token)
+        parts.append(f"→ {self.outcome}")
+        if self.sequence:
+            parts.append(f"at {self.sequence}")
+        if self.message:
+            parts.append(f"({self.message})")
+        return " ".join(parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """A node's file, looked at from outside: the sequence that it says, and a digest."""
+
+    time: float
+    process: str
+    sequence: int
+    digest: str
+
+
+@dataclass(slots=True)
+class History:
+    calls: list[Call] = field(default_factory=list)
+    probes: list[Probe] = field(default_factory=list)
+    tokens: int = 0
+    groups: int = 0
+
+    def token(self) -> str:
+        """A mark that no other write has."""
+        self.tokens += 1
+        return f"tok{self.tokens}x"
+
+    @property
+    def acknowledged(self) -> int:
+        return sum(1 for c in self.calls if c.outcome == OK)

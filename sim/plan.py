@@ -1,0 +1,191 @@
+"""What a run will do, drawn from its seed before it begins: size, options, workloads, faults."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field, replace
+
+from sim.jetstream import BrokerFaults
+from sim.network import LinkFaults
+
+LEVELS = ("calm", "default", "hell")
+WORKLOADS = (
+    "registers", "counters", "lists", "bank", "users", "family", "odd", "schema", "big",
+    "search", "failing",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Something that happens at a time. ``target`` is a node, or empty; ``amount`` and ``how``
+    mean what the kind says (:mod:`sim.faults`)."""
+
+    at: float
+    kind: str
+    target: str = ""
+    duration: float = 0.0
+    amount: float = 0.0
+    how: str = ""
+
+    def __str__(self) -> str:
+        words = [f"{self.at:.2f} {self.kind}", self.target, self.how]
+        if self.amount:
+            words.append(f"{self.amount:.3g}")
+        if self.duration:
+            words.append(f"for {self.duration:.2f} s")
+        return " ".join(w for w in words if w)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """``writers``: "many" nodes, or only "one"; ``steps``: operations of each client at most."""
+
+    seed: int
+    level: str
+    nodes: int
+    writers: str
+    clients: int
+    steps: int
+    duration: float
+    pace: float
+    workloads: tuple[str, ...]
+    faults: tuple[Fault, ...]
+    link: LinkFaults
+    broker: BrokerFaults
+    durable_broker: bool = True
+    synchronous: str = "NORMAL"
+    checkpoint: int = 1000
+    identify: str = "pk"
+    publish_timeout: float = 5.0
+    hold: float = 2.0
+    batch_units: int = 256
+    dedupe_window: float = 120.0
+    max_payload: int = 1 << 20
+    drift: dict[str, float] = field(default_factory=dict)
+    skew: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def names(self) -> list[str]:
+        return [f"n{i}" for i in range(1, self.nodes + 1)]
+
+    def without(self, faults: frozenset[int]) -> Plan:
+        """Leave out faults, by their place in the list."""
+        kept = tuple(f for i, f in enumerate(self.faults) if i not in faults)
+        return replace(self, faults=kept)
+
+
+def draw(seed: int, level: str = "default", steps: int | None = None) -> Plan:
+    """The plan of a seed."""
+    chance = random.Random(f"{seed}/plan")
+    heat = {"calm": 0.0, "hell": 3.0}.get(level, chance.choice((0.0, 0.3, 1.0, 1.0, 2.0)))
+    nodes = chance.choice((1, 2, 2, 3, 3, 3, 5))
+    clients = chance.randint(4, 10)
+    duration = chance.uniform(20, 60)
+    each = steps if steps is not None else max(900 // clients, 1)
+    mixed = chance.random() < 0.6
+    count = len(WORKLOADS) if mixed else chance.randint(1, 4)
+    plan = Plan(
+        seed=seed,
+        level=level,
+        nodes=nodes,
+        writers=chance.choice(("many", "many", "many", "one")),
+        clients=clients,
+        steps=each,
+        duration=duration,
+        pace=duration / max(each, 1),
+        workloads=tuple(sorted(chance.sample(WORKLOADS, count))),
+        faults=(),
+        link=_link(chance, heat),
+        broker=_broker(chance, heat),
+        durable_broker=chance.random() < 0.7,
+        synchronous=chance.choice(("NORMAL", "NORMAL", "FULL", "OFF")),
+        checkpoint=chance.choice((10, 50, 1000)),
+        identify=chance.choice(("pk", "pk", "pk", "rowid", "full")),
+        publish_timeout=chance.choice((1.0, 5.0, 15.0)),
+        hold=chance.choice((0.5, 2.0, 5.0)),
+        batch_units=chance.choice((1, 3, 256)),
+        dedupe_window=chance.choice((2.0, 30.0, 120.0)),
+        max_payload=chance.choice((4_096, 16_384, 1 << 20)),
+        drift={f"n{i}": chance.gauss(0, 0.001) for i in range(1, nodes + 1)},
+        skew={f"n{i}": chance.gauss(0, 1) * 10 ** chance.uniform(-3, 3) for i in range(1, nodes + 1)},
+    )
+    return replace(plan, faults=_faults(chance, plan, heat))
+
+
+def _link(chance: random.Random, heat: float) -> LinkFaults:
+    return LinkFaults(
+        latency=10 ** chance.uniform(-4, -2),
+        spike_rate=min(chance.choice((0.0, 0.001, 0.02)) * heat, 0.2),
+        spike=chance.uniform(0.1, 2.0),
+        detect=chance.uniform(2, 10),
+        reconnect=chance.uniform(0.1, 2),
+        late=chance.choice((0.0, 1.0, 30.0)) if heat else 0.0,
+    )
+
+
+def _broker(chance: random.Random, heat: float) -> BrokerFaults:
+    def rate(*choices: float) -> float:
+        return min(chance.choice(choices) * heat, 0.3)
+
+    return BrokerFaults(
+        refuse=rate(0, 0, 0.002, 0.02),
+        drop=rate(0, 0, 0.001, 0.01),
+        lose_ack=rate(0, 0.002, 0.02),
+        late_ack=rate(0, 0.01, 0.1),
+        late_ack_delay=chance.uniform(0.1, 10),
+        stall=rate(0, 0.002, 0.02),
+        stall_delay=chance.uniform(0.1, 3),
+        repeat=rate(0, 0, 0.01),
+    )
+
+
+_KINDS = {
+    "cut": 5, "reset": 4, "crash": 6, "restart": 1, "wipe": 0.5, "clock": 2, "disk full": 1.5,
+    "disk errors": 1.5, "slow disk": 1, "stall": 2, "broker restart": 1.5, "leader": 2,
+    "storm": 2,
+}  # fmt: skip
+
+
+def _faults(chance: random.Random, plan: Plan, heat: float) -> tuple[Fault, ...]:
+    if not heat:
+        return ()
+    count = int(chance.uniform(4, 14) * heat)
+    kinds = {k: w for k, w in _KINDS.items() if chance.random() < 0.8}
+    if not kinds:
+        return ()
+    out: list[Fault] = []
+    for _ in range(count):
+        kind = chance.choices(list(kinds), list(kinds.values()))[0]
+        out.append(_fault(chance, kind, plan))
+    return tuple(sorted(out, key=lambda f: f.at))
+
+
+def _fault(chance: random.Random, kind: str, plan: Plan) -> Fault:
+    at = chance.uniform(0, plan.duration)
+    target = chance.choice(plan.names)
+    duration = chance.expovariate(1 / 4) + 0.05
+    amount = 0.0
+    how = ""
+    if kind == "cut":
+        how = chance.choice(("both", "both", "up", "down"))
+        duration = min(chance.expovariate(1 / 8), 40)
+    elif kind == "crash":
+        how = chance.choice(("time", "step", "write", "io")) + chance.choice(("", "", " power"))
+        amount = chance.randint(1, 60)
+        duration = chance.expovariate(1 / 2)
+    elif kind == "clock":
+        amount = chance.gauss(0, 1) * 10 ** chance.uniform(-2, 5)
+    elif kind == "disk errors":
+        how = chance.choice(("read", "write", "sync", "all"))
+        amount = 10 ** chance.uniform(-3, -0.5)
+    elif kind == "slow disk":
+        amount = 10 ** chance.uniform(-3, -1)
+    elif kind == "leader":
+        amount = chance.gauss(0, 5) if chance.random() < 0.5 else 0.0
+        duration = chance.expovariate(1 / 1.5)
+    elif kind == "storm":
+        how = chance.choice(("refuse", "drop", "lose_ack", "late_ack", "stall", "repeat"))
+        amount = chance.uniform(0.1, 0.9)
+    elif kind in ("reset", "restart", "wipe"):
+        duration = 0.0
+    return Fault(at, kind, target, duration, amount, how)

@@ -1,0 +1,308 @@
+"""One run: a plan, put into effect on a cluster, and judged."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass, field, replace
+
+import trio
+
+from ha.core.errors import HaError
+from sim.checkers import FoldHistory, check_answers, check_probes, check_reads, fold_log
+from sim.client import Client
+from sim.cluster import Broken, Cluster, Gone, QuietLogs
+from sim.content import difference, read_content
+from sim.faults import heal_all, run_faults
+from sim.history import Call, Probe
+from sim.plan import Plan
+from sim.trace import Trace
+from sim.workloads import ALL, Workload
+from sim.world import Deadlock, World
+
+SETUP_BOUND = 120.0
+LIVENESS_BOUND = 90.0
+"""Virtual seconds after the last fault in which everything must be well again."""
+
+
+@dataclass(slots=True)
+class Outcome:
+    """``problems``: the promises that were broken, in words; empty if none was."""
+
+    plan: Plan
+    hash: str
+    problems: list[str]
+    virtual: float
+    real: float
+    calls: list[Call]
+    acknowledged: int
+    faults: int
+    hits: int
+    messages: int
+    trace: Trace
+    lost_updates: int = 0
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        return not self.problems
+
+    def line(self) -> str:
+        state = "ok" if self.ok else "FAILED"
+        return (
+            f"seed={self.plan.seed} hash={self.hash} virtual={self.virtual:.0f}s"
+            f" ops={self.acknowledged} faults={self.faults} hits={self.hits}"
+            f" messages={self.messages} real={self.real:.1f}s {state}"
+        )
+
+
+def run_plan(plan: Plan, *, keep_trace: bool = False) -> Outcome:
+    """Run a plan to its end. What breaks a promise is in the outcome; nothing is raised."""
+    begun = time.perf_counter()
+    world = World(plan.seed, keep_trace=keep_trace)
+    cluster = Cluster(world, plan)
+    logger = logging.getLogger("ha")
+    before = logger.level, logger.propagate, logger.handlers[:]
+    logger.handlers[:] = [QuietLogs(world)]
+    logger.propagate = False
+    logger.setLevel(logging.INFO)
+    problems: list[str] = []
+    judge = _Judge(cluster)
+    try:
+        world.run(lambda: _main(cluster, judge))
+    except BaseException as error:
+        problems += _reasons(error)
+    finally:
+        logger.level, logger.propagate = before[0], before[1]
+        logger.handlers[:] = before[2]
+    try:
+        problems += judge.verdict()
+    finally:
+        cluster.destroy()
+    history = cluster.history
+    return Outcome(
+        plan=plan,
+        hash=world.trace.digest(),
+        problems=problems,
+        virtual=world.clock.now,
+        real=time.perf_counter() - begun,
+        calls=history.calls,
+        acknowledged=history.acknowledged,
+        faults=len(plan.faults),
+        hits=cluster.hits,
+        messages=len(cluster.server.stored),
+        trace=world.trace,
+        lost_updates=judge.lost_updates,
+    )
+
+
+def _reasons(error: BaseException) -> list[str]:
+    """What a run that ended by itself died of."""
+    if isinstance(error, BaseExceptionGroup):
+        return [reason for inner in error.exceptions for reason in _reasons(inner)]
+    if isinstance(error, KeyboardInterrupt | SystemExit):
+        raise error
+    if isinstance(error, Broken):
+        cause = "" if error.__cause__ is None else f"\n{_traceback(error.__cause__)}"
+        return [str(error) + cause]
+    if isinstance(error.__cause__, Deadlock):
+        return [str(error.__cause__)]
+    return [f"an error that nobody expected: {error!r}\n{_traceback(error)}"]
+
+
+def _traceback(error: BaseException) -> str:
+    import traceback
+
+    return "".join(traceback.format_exception(error))
+
+
+async def _main(cluster: Cluster, judge: _Judge) -> None:
+    plan = cluster.plan
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(cluster.timeline.run)
+        nursery.start_soon(cluster.server.keep_house)
+        for node in cluster.nodes.values():
+            nursery.start_soon(node.live)
+        workloads = [ALL[name]() for name in plan.workloads]
+        await _set_up(cluster, workloads)
+        await _stress(cluster, workloads)
+        heal_all(cluster)
+        await _recover(cluster)
+        judge.look()
+        nursery.cancel_scope.cancel()
+
+
+async def _set_up(cluster: Cluster, workloads: list[Workload]) -> None:
+    """All nodes up, all tables made, nothing goes wrong yet."""
+    first = next(iter(cluster.nodes.values()))
+    with trio.move_on_after(SETUP_BOUND) as scope:
+        await _until_ready(cluster)
+        process = first.process
+        assert process is not None and process.databases is not None
+        session = process.databases.session(protocol="sim")
+        for workload in workloads:
+            for sql in workload.schema:
+                await session.execute(sql)
+        await session.aclose()
+        await _until_caught_up(cluster)
+    if scope.cancelled_caught:
+        raise Broken(f"a healthy cluster was not ready after {SETUP_BOUND:g} s: {_state(cluster)}")
+
+
+async def _stress(cluster: Cluster, workloads: list[Workload]) -> None:
+    plan = cluster.plan
+    cluster.server.faults = replace(plan.broker)
+    home = plan.names[0] if plan.writers == "one" else None
+    clients = [Client(cluster, f"c{i}", workloads, home) for i in range(1, plan.clients + 1)]
+    async with trio.open_nursery() as nursery:
+        async with trio.open_nursery() as working:
+            for client in clients:
+                working.start_soon(client.run, plan.steps, plan.pace)
+            nursery.start_soon(_probe, cluster)
+            with trio.move_on_after(plan.duration + 60):
+                await run_faults(cluster)
+                await trio.sleep(plan.duration * 2)
+            for client in clients:
+                client.stopped = True
+        nursery.cancel_scope.cancel()
+
+
+async def _probe(cluster: Cluster) -> None:
+    """Look into the files from time to time."""
+    chance = cluster.world.chance("probe")
+    while True:
+        await trio.sleep(chance.expovariate(1 / 3))
+        serving = cluster.serving()
+        if serving:
+            cluster.history.probes.append(chance.choice(serving).probe())
+
+
+async def _recover(cluster: Cluster) -> None:
+    """Liveness: without faults, everything is well again in bounded time."""
+    with trio.move_on_after(LIVENESS_BOUND) as scope:
+        await _until_ready(cluster)
+        for node in cluster.nodes.values():
+            await _write_on(cluster, node.name)
+        await _until_caught_up(cluster)
+    if scope.cancelled_caught:
+        raise Broken(
+            f"{LIVENESS_BOUND:g} s after the last fault the cluster is not well: {_state(cluster)}"
+        )
+
+
+async def _write_on(cluster: Cluster, name: str) -> None:
+    """A write must work on every node."""
+    while True:
+        process = cluster.process(name)
+        if process is None or process.databases is None:
+            await trio.sleep(0.1)
+            continue
+        session = process.databases.session(protocol="sim")
+        try:
+            await process.call(
+                lambda: session.execute("CREATE TABLE IF NOT EXISTS last(node)")  # noqa: B023
+            )
+            await process.call(
+                lambda: session.execute("INSERT INTO last VALUES (?)", [name])  # noqa: B023
+            )
+        except (HaError, Gone):
+            await trio.sleep(0.5)
+        else:
+            return
+        finally:
+            await session.aclose()
+
+
+def _state(cluster: Cluster) -> str:
+    parts = [f"the log is at {cluster.server.last}"]
+    for node in cluster.nodes.values():
+        process = node.process
+        if process is None or process.databases is None:
+            parts.append(f"{node.name} is down")
+        else:
+            database = process.database
+            parts.append(
+                f"{process.label} is at {database.committer.applied}"
+                f" ({process.databases.not_ready() or 'ready'})"
+            )
+    return "; ".join(parts)
+
+
+async def _until_ready(cluster: Cluster) -> None:
+    while True:
+        processes = [n.process for n in cluster.nodes.values()]
+        if all(
+            p is not None and p.databases is not None and p.databases.not_ready() is None
+            for p in processes
+        ):
+            return
+        await trio.sleep(0.1)
+
+
+async def _until_caught_up(cluster: Cluster) -> None:
+    while True:
+        processes = [n.process for n in cluster.nodes.values()]
+        if all(
+            p is not None and p.serving and p.database.committer.applied >= cluster.server.last
+            for p in processes
+        ):
+            return
+        await trio.sleep(0.1)
+
+
+class _Judge:
+    """Looks at the files while they are there, and judges when all is over."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self._final: list[Probe] = []
+        self.lost_updates = 0
+
+    def look(self) -> None:
+        """At the end, when all nodes must be equal."""
+        import apsw
+
+        contents = {}
+        for process in self._cluster.serving():
+            self._final.append(process.probe())
+            path = process.mount.path("ha.db")
+            db = apsw.Connection(path, vfs="unix")
+            contents[process.label] = read_content(db)
+            db.close(True)
+        self._contents = contents
+
+    _contents: dict[str, dict[str, tuple[tuple[object, ...], ...]]] = {}  # noqa: RUF012
+
+    def verdict(self) -> list[str]:
+        cluster = self._cluster
+        history = cluster.history
+        probes = [*history.probes, *self._final]
+        watches = [w for name in cluster.plan.workloads for w in ALL[name].watches]
+        entries = [(e.sequence, e.payload) for _, e in cluster.server.stored]
+        wanted = {p.sequence for p in probes}
+        fold = fold_log(entries, watches, wanted, cluster.plan.identify)
+        problems = check_probes(fold, probes)
+        for label, content in self._contents.items():
+            if content != fold.content:
+                problems.append(
+                    f"{label} does not hold the fold of its log at the end (first: the node,"
+                    f" second: the oracle):\n{difference(content, fold.content)}"
+                )
+        problems += check_answers(fold, history.calls)
+        problems += check_reads(fold, history.calls)
+        if cluster.plan.writers == "one":
+            problems += self._invariants(fold)
+        return problems
+
+    def _invariants(self, fold: FoldHistory) -> list[str]:
+        problems: list[str] = []
+        for name in self._cluster.plan.workloads:
+            workload = ALL[name]
+            if not workload.watches:
+                continue
+            for sequence, rows in fold.versions[workload.watches[0].name]:
+                wrong = workload.holds(rows)
+                if rows and wrong is not None:
+                    problems.append(f"with one writing node, at {sequence}: {wrong}")
+                    break
+        return problems
