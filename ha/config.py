@@ -27,9 +27,6 @@ from ha.core.naming import DEFAULT_STREAM
 
 NOT_BUILT: dict[str, tuple[str, ...]] = {
     "many databases in a folder": ("create-db-dir", "disable-db-sync"),
-    "loadable extensions": ("extensions",),
-    "asynchronous replication": ("async-replication", "async-replication-store-dir"),
-    "interceptors": ("interceptor",),
     "snapshots": ("from-latest-snapshot", "snapshot-interval", "disable-base-snapshot"),
     "leader mode": ("leader-addr", "leader-static", "grpc-insecure"),
     "the MySQL wire protocol": ("mysql-port", "mysql-user", "mysql-pass"),
@@ -58,6 +55,13 @@ NOT_BUILT: dict[str, tuple[str, ...]] = {
     "the remote client": ("remote", "execute"),
 }
 """Flags whose feature does not work yet, by feature: refused unless they have their default."""
+
+
+REFUSED = {
+    "async-replication-store-dir": "the outbox changes in one commit with the data, and so stands"
+    " in the database's own file",
+}
+"""Flags of the existing system that would break a promise, and why."""
 
 
 class LogLevel(StrEnum):

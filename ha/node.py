@@ -152,7 +152,8 @@ async def _serve_postgres(config: Config, node: Node, nursery: trio.Nursery) -> 
         await node.shutdown.wait()
         scope.cancel()
 
-    addresses = await nursery.start(serve)
+    with _opening("PostgreSQL clients", "--pg-port", config.pg_port):
+        addresses = await nursery.start(serve)
     node.pg_port = addresses[0][1]
     nursery.start_soon(end)
     logger.info("postgresql", extra={"port": node.pg_port})
@@ -173,6 +174,8 @@ def _opening(protocol: str, flag: str, port: int) -> Iterator[None]:
 @asynccontextmanager
 async def _broker(config: Config) -> AsyncIterator[Broker]:
     """The log: on the server at --replication-url, on the embedded one, or in the node alone."""
+    if config.durability is Durability.FULL and config.replication_url is not None:
+        _require_synced_broker(config)
     async with AsyncExitStack() as stack:
         url = config.replication_url
         if config.nats_port != 0:
@@ -197,6 +200,17 @@ async def _broker(config: Config) -> AsyncIterator[Broker]:
         broker = JetStreamBroker(options, rng=SystemRandom())
         await stack.enter_async_context(broker)
         yield broker
+
+
+def _require_synced_broker(config: Config) -> None:
+    """What another server does with its disk cannot be asked."""
+    if not config.trust_broker_sync:
+        raise HaError(
+            Code.BAD_REQUEST,
+            "--durability full: it is not known whether the server at --replication-url syncs each"
+            " message (sync_interval: always)",
+            hint="add --trust-broker-sync if it does",
+        )
 
 
 def _server_options(config: Config) -> nats.ServerOptions:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ha.cli.logs import one_line
-from ha.config import OPTIONS, Config, Durability, Option
+from ha.config import OPTIONS, REFUSED, Config, Durability, Option
 from ha.core.dsn import Dsn, find_clash, parse_dsn
 from ha.core.errors import HaError
 
@@ -76,6 +76,8 @@ def _value(option: Option, given: _Given) -> object:
     except ValueError as error:
         shown = "" if option.secret else f" {_clip(given.text)}"
         raise UsageError(f"bad value{shown} for {given.where}: {error}") from None
+    if option.flag in REFUSED and value != option.default:
+        raise UsageError(f"{given.where} is refused: {REFUSED[option.flag]}")
     if option.missing_feature is not None and value != option.default:
         raise UsageError(f"{given.where} is refused: {option.missing_feature} is not built yet")
     return value
