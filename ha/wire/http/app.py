@@ -149,7 +149,7 @@ class _Front:
         observe: Observe | None,
         mount: Mapping[str, Application],
     ) -> None:
-        self._inner = inner
+        self.inner = inner
         self._endpoint = endpoint
         self._guard = guard
         self._max_body = max_body
@@ -162,7 +162,7 @@ class _Front:
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1000, "reason": None})
         else:
-            await self._inner(scope, receive, send)
+            await self.inner(scope, receive, send)
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = trio.current_time()
@@ -181,7 +181,7 @@ class _Front:
                 scope[_ROUTE], database_id = target
                 received = await self._query(scope, receive, meter, database_id)
             else:
-                await self._inner(scope, receive, meter)
+                await self.inner(scope, receive, meter)
         finally:
             self._note(scope, meter, trio.current_time() - started, received)
 
