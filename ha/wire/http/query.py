@@ -157,7 +157,7 @@ def wanted_txseq(headers: Headers) -> int:
 
 def _sequence(text: bytes, what: str) -> int:
     text = text.strip()
-    if not text.isdigit() or len(text) > 20 or int(text) >= 2**64:
+    if not text.isdigit() or len(text) > 19 or int(text) >= 2**63:
         raise HaError(
             Code.BAD_REQUEST, f"{what} must be a sequence as the node answered it: a whole number"
         )
