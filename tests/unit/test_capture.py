@@ -9,9 +9,11 @@ import pytest
 
 from ha.core.changeset import Change, Operation, SequenceChange
 from ha.core.errors import Code, HaError
+from ha.core.inverse import inverse_changes
 from ha.core.values import RawText
-from ha.store.capture import Captured, Traced
-from tests.support.law import Writer
+from ha.store.capture import Captured, Recorder, Traced
+from tests.support.dump import dump
+from tests.support.law import Reader, Writer, message
 
 INSERT, UPDATE, DELETE, SQL = Operation.INSERT, Operation.UPDATE, Operation.DELETE, Operation.SQL
 
@@ -586,3 +588,32 @@ def test_what_cannot_be_recorded_is_raised_until_discarded(writer: Writer) -> No
         assert e.value.code is Code.INTERNAL
     db.execute("ROLLBACK")
     assert len(changes(writer.transaction("INSERT INTO t VALUES (1)"))) == 1
+
+
+def test_a_recorder_on_the_applying_connection_tells_what_applying_did() -> None:
+    """By the rules of the fold a message may do other things than its transaction did: what it
+    did here is what must be taken back, should it be taken back."""
+    one, two = Writer(), Reader()
+    setup = one.transaction("CREATE TABLE t(id INTEGER PRIMARY KEY, a UNIQUE)")
+    two.receive(setup)
+    captured = one.transaction("INSERT INTO t VALUES (2, 'x')", "UPDATE t SET a = 'y'")
+    assert captured is not None
+    two.db.execute("INSERT INTO t VALUES (1, 'x'), (3, 'y')")
+    before = dump(two.db)
+    two.db.execute("BEGIN")
+    recorder = Recorder(two.db)
+    try:
+        recorder.start()
+        two.applier.apply(message(captured))
+        done = recorder.finish()
+    finally:
+        recorder.close()
+    assert short(done) == [
+        (DELETE, "t", (1, "x"), None),
+        (INSERT, "t", None, (2, "x")),
+        (DELETE, "t", (3, "y"), None),
+        (UPDATE, "t", (2, "x"), (2, "y")),
+    ]
+    two.applier.apply(message(Captured(tuple(inverse_changes(changes(done))), (), ())))
+    two.db.execute("COMMIT")
+    assert dump(two.db) == before
