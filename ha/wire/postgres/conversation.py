@@ -107,6 +107,11 @@ class Conversation:
             self.cancelled_by = reason
             self.session.cancel()
 
+    def check_cancelled(self) -> None:
+        """Between pieces of work that the engine does not see. Raises HaError."""
+        if self.cancelled_by is not None:
+            raise HaError(Code.CANCELLED, "the statement was cancelled")
+
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Around everything that statements do: cancel requests and statement_timeout count."""
@@ -142,6 +147,12 @@ class Conversation:
 
     async def plan(self, sql: str, declared: Sequence[int] = ()) -> Plan:
         return await self.planner.plan(sql, declared, as_text=self.as_text)
+
+    async def stored_columns(self, table: str) -> set[str]:
+        """The columns of a table that hold values: generated ones do not."""
+        sql = "SELECT name FROM pragma_table_xinfo(?) WHERE hidden = 0"
+        async with self.session.query(sql, [table]) as rows:
+            return {str(row[0]) for row in await rows.fetch(2_000)}
 
     def check_allowed(self, plan: Plan) -> None:
         """Refuse what a failed or a read-only transaction does not take. Raises PgError."""
@@ -208,8 +219,7 @@ class Conversation:
                     batch = next_batch(len(rows), len(data))
                     if len(rows) == wanted:
                         await channel.drain()
-                        if self.cancelled_by is not None:
-                            raise HaError(Code.CANCELLED, "the statement was cancelled")
+                        self.check_cancelled()
                 if len(rows) < wanted:
                     break
                 if sent == max_rows:

@@ -104,7 +104,7 @@ def sql_name(t: PgType) -> str:
 _ALIASES = {
     "boolean": BOOL, "smallint": INT2, "integer": INT4, "int": INT4, "bigint": INT8,
     "real": FLOAT4, "double precision": FLOAT8, "float": FLOAT8, "decimal": NUMERIC,
-    "dec": NUMERIC, "character varying": VARCHAR, "character": BPCHAR,
+    "dec": NUMERIC, "character varying": VARCHAR, "character": BPCHAR, "char": BPCHAR,
     "timestamp without time zone": TIMESTAMP, "timestamp with time zone": TIMESTAMPTZ,
     "time without time zone": TIME, "time with time zone": TIMETZ, "string": TEXT,
 }  # fmt: skip
@@ -112,6 +112,8 @@ _ALIASES = {
 
 def by_sql_name(name: str) -> PgType | None:
     """The type that PostgreSQL means by ``name`` (``bigint``, ``int8``, ``text[]``)."""
+    if name.strip() == '"char"':
+        return CHAR
     flat = " ".join(re.sub(r"\([^)]*\)", "", name).lower().replace('"', "").split())
     flat = flat.removeprefix("pg_catalog.")
     if flat.endswith("[]"):

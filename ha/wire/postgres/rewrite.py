@@ -167,6 +167,7 @@ _PRODUCED = {
     "generate_subscripts": "value",
     "unnest": "unnest",
     "pg_partition_ancestors": "relid",
+    "_pg_expandarray": "pair",
 }
 """The column that SQLite names in a table function's result."""
 
@@ -284,8 +285,12 @@ _BARE_CALLS = frozenset({"session_user", "current_user", "current_catalog", "cur
 
 def _dot(node: exp.Dot) -> exp.Expr:
     """``pg_catalog.f(…)``"""
+    if isinstance(node.this, exp.Paren):
+        return call("ha_field", node.this.this, text(str(node.expression.name).lower()))
     schema = str(node.this.name).lower()
-    if schema in ("pg_catalog", "public") and not isinstance(node.expression, exp.Identifier):
+    if schema in ("pg_catalog", "public", "information_schema") and not isinstance(
+        node.expression, exp.Identifier
+    ):
         function: exp.Expr = node.expression
         return function
     return node

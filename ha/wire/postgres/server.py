@@ -105,6 +105,11 @@ class Server:
                 "FATAL", error.sqlstate, error.message, hint=getattr(error, "hint", None)
             )
             await _refuse(login.channel, notice)
+        except Closed:
+            raise
+        except Exception:
+            logger.exception("a PostgreSQL session ended by a bug")
+            await _refuse(login.channel, backend.Notice("FATAL", "XX000", "internal error"))
         finally:
             del self.clients[process_id]
             await conversation.aclose()

@@ -294,6 +294,15 @@ def _element_at(array: Value, index: Value) -> Value:
     return int(element) if element is not None and element.isdigit() else element
 
 
+def _field(pair: Value, name: Value) -> Value:
+    """A field of what _pg_expandarray answers: x the element, n its position."""
+    if pair is None:
+        return None
+    parts = str(pair).strip("()").split(",")
+    part = parts[0 if name == "x" else 1]
+    return int(part) if part.isdigit() else part
+
+
 def _any(value: Value, array: Value) -> Value:
     if value is None or array is None:
         return None
@@ -484,6 +493,7 @@ _PURE: dict[str, Callable[..., Value]] = {
     "ha_regexpi": lambda p, v: _regexp(p, v, True),
     "ha_any": _any,
     "ha_element": _element_at,
+    "ha_field": _field,
     "ha_array": _array,
     "ha_bool": _bool,
     "ha_timestamp": _timestamp,

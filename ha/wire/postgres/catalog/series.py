@@ -72,6 +72,11 @@ def _subscripts(array: Value, _dimension: Value, _reverse: Value) -> list[Row]:
     return [(i,) for i in range(len(text.split()))]
 
 
+def _expand(array: Value) -> list[Row]:
+    """information_schema._pg_expandarray: element and position, as the text of a composite."""
+    return [(f"({row[0]!r},{n})",) for n, row in enumerate(_unnest(array), 1)]
+
+
 def _number(element: str | None) -> Value:
     if element is not None and re.fullmatch(r"-?\d{1,18}", element):
         return int(element)
@@ -81,6 +86,7 @@ def _number(element: str | None) -> Value:
 TABLE_FUNCTIONS = (
     TableSpec("generate_series", (("value", ""),), _series, arguments=3),
     TableSpec("generate_subscripts", (("value", ""),), _subscripts, arguments=3),
+    TableSpec("_pg_expandarray", (("pair", "text"),), _expand, arguments=1),
     TableSpec("pg_partition_ancestors", (("relid", "oid"),), lambda _oid: [], arguments=1),
     TableSpec(
         "pg_options_to_table",
