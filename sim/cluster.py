@@ -7,7 +7,6 @@ import logging
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-
 from typing import Any, TypeVar
 
 import apsw
@@ -243,9 +242,7 @@ class Process:
 
     def probe(self) -> Probe:
         """Look at the file as another program would."""
-        return probe_file(
-            self.mount.path(DATABASE), self.label, self.node.cluster.world.clock.now
-        )
+        return probe_file(self.mount.path(DATABASE), self.label, self.node.cluster.world.clock.now)
 
 
 def probe_file(path: str, label: str, now: float) -> Probe:
@@ -359,5 +356,3 @@ class QuietLogs(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         self._world.trace.event(actor.get(), "says", record.getMessage())
-
-

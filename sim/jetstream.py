@@ -142,6 +142,8 @@ class Server:
         self.up = True
         self.leader = True
         self.clock_offset = 0.0
+        self.censor: Callable[[Outgoing], str] | None = None
+        """For scripts: says ``drop`` or ``refuse`` of a message that is to go so."""
         self.losses: list[Loss] = []
         self.stored: list[tuple[str, Entry]] = []
         """Every message ever stored since the last loss or creation, in order, expired ones too."""
@@ -176,10 +178,11 @@ class Server:
             if chance.random() < 0.5:
                 reply(NotSent("no responders: the stream has no leader"))
             return
-        if faults.drop and chance.random() < faults.drop:
+        said = self.censor(message) if self.censor is not None else ""
+        if said == "drop" or (faults.drop and chance.random() < faults.drop):
             self.trace.event("log", "dropped", message.message_id, message.message_id)
             return
-        if faults.refuse and chance.random() < faults.refuse:
+        if said == "refuse" or (faults.refuse and chance.random() < faults.refuse):
             self.trace.event("log", "refused", message.message_id, message.message_id)
             reply(Refused("the broker has no room"))
             return
@@ -215,9 +218,7 @@ class Server:
         if message.message_id:
             self._ids[message.message_id] = (sequence, now)
         time_ns = EPOCH_NS + int((now + self.clock_offset) * 1e9)
-        entry = Entry(
-            sequence, message.message_id, message.payload, time_ns, dict(message.headers)
-        )
+        entry = Entry(sequence, message.message_id, message.payload, time_ns, dict(message.headers))
         subject.entries.append(entry)
         self.stored.append((subject_name, entry))
         if self.durable:
@@ -263,9 +264,7 @@ class Server:
         consumer.link.to_client(consumer.confirmed)
         self.pump(consumer)
 
-    def _reset(
-        self, subject: _Subject, consumer: SimSubscription, after: int
-    ) -> LogReset | None:
+    def _reset(self, subject: _Subject, consumer: SimSubscription, after: int) -> LogReset | None:
         if consumer.epoch is None:
             consumer.epoch = self.epoch
         first = self.first_held if self.last else 0
@@ -591,7 +590,7 @@ def _slice(data: bytes, start: int) -> bytes:
     return data[start : start + CHUNK]
 
 
-class _Taken(LogError):  # noqa: N818
+class _Taken(LogError):
     """Another process has the name."""
 
 
@@ -638,9 +637,7 @@ class SimLog:
         for index, message in enumerate(messages):
             if not self._broker.io("publish"):
                 return
-            server.trace.event(
-                self._broker.node, "publish", message.message_id, message.message_id
-            )
+            server.trace.event(self._broker.node, "publish", message.message_id, message.message_id)
             reply = partial(self._reply, on_ack, index, generation)
             link.to_server(partial(server.publish, self._subject, message, reply))
 
@@ -785,9 +782,7 @@ class SimSubscription:
         self._position = max(self._position, entries[-1].sequence)
         node = self._broker.node
         for entry in entries:
-            self._broker.server.trace.event(
-                node, "deliver", str(entry.sequence), entry.message_id
-            )
+            self._broker.server.trace.event(node, "deliver", str(entry.sequence), entry.message_id)
         self._parked.unpark_all()
 
     def close(self) -> None:
@@ -813,4 +808,3 @@ class SimSubscription:
         if self._reset is not None:
             raise self._reset
         return []
-

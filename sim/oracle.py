@@ -135,7 +135,9 @@ class Oracle:
         changes = message.get("changes") or []
         if verdict == "apply" and meaning.kind == "tx":
             if count > 1:
-                earlier = [self.parts.get((node, process, number or 0, i)) for i in range(count - 1)]
+                earlier = [
+                    self.parts.get((node, process, number or 0, i)) for i in range(count - 1)
+                ]
                 whole = None if None in earlier else _join([*earlier, message])
                 if whole is None:
                     verdict = "hole"
@@ -537,9 +539,7 @@ class Oracle:
             if number == now:
                 continue
             if number is not None and now is not None:
-                self.db.execute(
-                    "UPDATE sqlite_sequence SET seq = ? WHERE name = ?", (number, name)
-                )
+                self.db.execute("UPDATE sqlite_sequence SET seq = ? WHERE name = ?", (number, name))
                 continue
             try:
                 self.db.execute("DELETE FROM sqlite_sequence WHERE name = ?", (name,))
@@ -751,4 +751,3 @@ def _definitions(sql: str) -> list[tuple[str, ...]]:
             continue
         item.append(word)
     return out
-

@@ -107,7 +107,9 @@ def draw(seed: int, level: str = "default", steps: int | None = None) -> Plan:
         dedupe_window=chance.choice((2.0, 30.0, 120.0)),
         max_payload=chance.choice((4_096, 16_384, 1 << 20)),
         drift={f"n{i}": chance.gauss(0, 0.001) for i in range(1, nodes + 1)},
-        skew={f"n{i}": chance.gauss(0, 1) * 10 ** chance.uniform(-3, 3) for i in range(1, nodes + 1)},
+        skew={
+            f"n{i}": chance.gauss(0, 1) * 10 ** chance.uniform(-3, 3) for i in range(1, nodes + 1)
+        },
     )
     return replace(plan, faults=_faults(chance, plan, heat))
 

@@ -342,11 +342,19 @@ class Committer:
             self._turns.popleft().deny(error)
 
     async def _wait_for_log(self) -> None:
-        """Nothing has been sent: whoever waits too long learns so for certain."""
+        deadline = self._fail_late(
+            f"the log was not in reach for {self._options.publish_timeout:g} s"
+        )
+        if deadline < float("inf"):
+            await self._sleep(deadline)
+
+    def _fail_late(self, why: str) -> float:
+        """Nothing has been sent: whoever waits too long learns so for certain. The deadline of
+        those who still wait."""
         now = trio.current_time()
         error = HaError(
             Code.NOT_WRITTEN,
-            f"the log was not in reach for {self._options.publish_timeout:g} s",
+            why,
             hint="nothing was written; try again when the node is connected (GET /readyz)",
         )
         for unit in [u for u in self._queue if u.deadline <= now]:
@@ -356,8 +364,7 @@ class Committer:
             self._turns.remove(turn)
             turn.deny(error)
         waiting = [u.deadline for u in self._queue] + [t.deadline for t in self._turns]
-        if waiting:
-            await self._sleep(min(waiting))
+        return min(waiting, default=float("inf"))
 
     # --- foreign messages ------------------------------------------------------------
 
@@ -562,7 +569,10 @@ class Committer:
         flight.ids = [m.message_id for m in messages]
         owners = [u for u in writers for _ in u.messages]
         try:
-            self._log.publish(messages, lambda i, outcome: self._on_ack(flight, owners[i], outcome))
+            self._log.publish(
+                messages,
+                lambda i, outcome: self._on_ack(flight, owners[i], flight.ids[i], outcome),
+            )
         except NotSent as error:
             executor.connection.rollback()
             self._requeue(units, _not_written(str(error)))
@@ -596,7 +606,7 @@ class Committer:
                 return
             except LogError:
                 connection.rollback()
-                self._under_way.update((m.message_id, unit) for m in unit.messages)
+                self._leave_to_the_log(unit)
                 return
         unit.acked = True
         await self._arrive(executor, flight, [unit], [unit] * len(unit.messages), unit.messages)
@@ -643,9 +653,14 @@ class Committer:
             self.counters.replayed += 1
             if met is not None:
                 self._inbox.extendleft(reversed(met))
-            for unit, message in zip(owners, messages, strict=True):
-                self._under_way[message.message_id] = unit
+            for unit in writers:
+                self._leave_to_the_log(unit)
             self._requeue([u for u in units if u.captured is None])
+
+    def _leave_to_the_log(self, unit: Unit) -> None:
+        """Its last message decides: without an earlier part that one is ignored by all."""
+        assert unit.last_id is not None
+        self._under_way[unit.last_id] = unit
 
     def _next_origin(self) -> Origin:
         self._number += 1
@@ -678,11 +693,12 @@ class Committer:
             payloads = await self._runtime.run_in_thread(lambda: encode_all(cs, limit))
         return messages_of(origin, payloads)
 
-    def _on_ack(self, flight: Flight, unit: Unit, outcome: Ack | LogError) -> None:
+    def _on_ack(self, flight: Flight, unit: Unit, message_id: str, outcome: Ack | LogError) -> None:
         flight.progress = trio.current_time()
         if isinstance(outcome, Ack):
             flight.acked += 1
-            unit.acked = True
+            if message_id == unit.last_id:
+                unit.acked = True
             if outcome.sequence <= self.applied and not outcome.duplicate:
                 self._verify = True
                 self._notify()
@@ -864,6 +880,12 @@ class Committer:
                 unit.settle_at = now + self._options.publish_timeout
         deadline = min(u.settle_at or now for u in self._under_way.values())
         if now < deadline:
+            if any(u.stage is Stage.DONE for u in self._under_way.values()):
+                # Its client could not wait any longer: nor must those behind it.
+                waiting = self._fail_late(
+                    "the log has not said in time what became of earlier transactions"
+                )
+                deadline = min(deadline, waiting)
             await self._sleep(deadline)
         elif not self._inbox:
             await self._make_void()

@@ -403,11 +403,15 @@ class Session:
         connection.session_changes = self._changes
 
     async def _run(self, connection: Connection, work: Callable[[], T], *, long: bool = False) -> T:
+        self._raise_expired()
         self._busy = connection
         try:
-            return await self._database.runtime.run(connection, work, long=long)
+            result = await self._database.runtime.run(connection, work, long=long)
         finally:
             self._busy = None
+            self._give_up_expired()
+        self._raise_expired()
+        return result
 
     # --- transactions ----------------------------------------------------------------
 
@@ -521,11 +525,9 @@ class Session:
             try:
                 ran = await self._run_in_transaction(own, parsed, params, max_rows)
             except TransactionLost as lost:
-                self._abort(self._aborted or lost.error)
-                raise (self._aborted or lost.error) from lost
-            finally:
-                if self._aborted is not None:
-                    self._end_transaction()
+                error = self._aborted or lost.error
+                self._abort(error)
+                raise error from lost
         self._last_insert_id = ran.last_insert_id
         self._changes = own.changes
         return to_result(parsed, ran)
@@ -534,6 +536,7 @@ class Session:
         self, own: Executor, parsed: Parsed, params: Params, max_rows: int | None
     ) -> Ran:
         connection = own.connection
+        self._raise_expired()
         # An interrupt would end the transaction with the statement: writes have no budget.
         self._busy = connection
         try:
@@ -544,6 +547,8 @@ class Session:
             )
         finally:
             self._busy = None
+            self._give_up_expired()
+        self._raise_expired()
         return ran
 
     async def _transaction_on_own(
@@ -619,6 +624,15 @@ class Session:
             self._busy.interrupt()
         else:
             self._abort(error)
+
+    def _give_up_expired(self) -> None:
+        """The writer was asked back while a statement ran: roll back now that it has ended."""
+        if self._aborted is not None and self._transaction:
+            self._abort(self._aborted)
+
+    def _raise_expired(self) -> None:
+        if self._aborted is not None:
+            raise self._aborted
 
 
 def _changes_schema(sql: str) -> bool:

@@ -66,7 +66,7 @@ _VALUES: tuple[Any, ...] = (
     lambda c: c.random(),
     lambda c: c.choice((1e300, -0.0, 1.0, float("inf"), float("-inf"), 0.1 + 0.2)),
     lambda c: "plain",
-    lambda c: "it's \"quoted\" \\ \u2603 \U0001f680 \x00 end",
+    lambda c: 'it\'s "quoted" \\ \u2603 \U0001f680 \x00 end',
     lambda c: "",
     lambda c: c.randbytes(c.randrange(8)),
     lambda c: b"YWJj",

@@ -63,7 +63,9 @@ class Counters(Workload):
         "CREATE TABLE counter(k TEXT PRIMARY KEY, n INTEGER NOT NULL, tok TEXT)",
         "INSERT INTO counter VALUES ('a', 0, ''), ('b', 0, '')",
     )
-    watches = (Watch("counter", "counter", "k", "SELECT k, n, tok FROM counter {where} ORDER BY k"),)
+    watches = (
+        Watch("counter", "counter", "k", "SELECT k, n, tok FROM counter {where} ORDER BY k"),
+    )
 
     async def step(self, client: Client) -> None:
         chance = client.chance
@@ -128,7 +130,9 @@ class Bank(Workload):
         " (5, 100, ''), (6, 100, '')",
     )
     watches = (
-        Watch("account", "account", "id", "SELECT id, balance, tok FROM account {where} ORDER BY id"),
+        Watch(
+            "account", "account", "id", "SELECT id, balance, tok FROM account {where} ORDER BY id"
+        ),
     )
 
     @staticmethod

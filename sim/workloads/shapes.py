@@ -94,7 +94,7 @@ class Odd(Workload):
         " y AS (x * 2), z TEXT AS ('z' || x) STORED UNIQUE)",
         "CREATE TABLE strict_one(id INTEGER PRIMARY KEY, i INT, r REAL, t TEXT, b BLOB, a ANY,"
         " tok TEXT) STRICT",
-        "CREATE VIEW \"a view\" AS SELECT count(*) FROM pair",
+        'CREATE VIEW "a view" AS SELECT count(*) FROM pair',
     )
 
     async def step(self, client: Client) -> None:
@@ -114,7 +114,7 @@ class Odd(Workload):
                         ),
                         (
                             'INSERT INTO "order"(rowid, "a""b", tok) VALUES'
-                            " ((SELECT coalesce(max(rowid), 0) + 5 FROM \"order\"), ?, ?)",
+                            ' ((SELECT coalesce(max(rowid), 0) + 5 FROM "order"), ?, ?)',
                             [value, token],
                         ),
                         ('DELETE FROM "order" WHERE rowid % 7 = ?', [small]),
@@ -123,14 +123,18 @@ class Odd(Workload):
                             [chance.choice("aAbB"), chance.choice((small, None)), value, token],
                         ),
                         ("UPDATE pair SET v = ?, tok = ? WHERE a = ?", [value, token, "A"]),
-                        ("UPDATE OR REPLACE pair SET b = ?, tok = ? WHERE a = ? AND b > ?",
-                         [small, token, "b", small]),
+                        (
+                            "UPDATE OR REPLACE pair SET b = ?, tok = ? WHERE a = ? AND b > ?",
+                            [small, token, "b", small],
+                        ),
                         (
                             "INSERT OR REPLACE INTO narrow VALUES (?, ?, ?)",
                             [chance.choice(("x", 1, 2.5)), small, token],
                         ),
-                        ("UPDATE OR REPLACE narrow SET b = b + 1, tok = ? WHERE b = ?",
-                         [token, small]),
+                        (
+                            "UPDATE OR REPLACE narrow SET b = b + 1, tok = ? WHERE b = ?",
+                            [token, small],
+                        ),
                         ("INSERT OR REPLACE INTO made(x, tok) VALUES (?, ?)", [small, token]),
                         (
                             "UPDATE OR REPLACE made SET x = ?, tok = ? WHERE x = ?",
@@ -167,7 +171,12 @@ class Schema(Workload):
         if roll < 0.4:
             await client.write(
                 "into a table that may not be",
-                [(f"INSERT INTO {table}({column}, tok) VALUES (?, ?)", [some_value(chance), token])],
+                [
+                    (
+                        f"INSERT INTO {table}({column}, tok) VALUES (?, ?)",
+                        [some_value(chance), token],
+                    )
+                ],
                 token,
             )
             return

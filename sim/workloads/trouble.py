@@ -48,7 +48,8 @@ class Failing(Workload):
             await client.write("good", [good], token)
         elif roll < 0.4:
             await client.write(
-                "thin out", [("DELETE FROM sane WHERE id > 1 AND id % 2 = ?", [chance.choice((0, 1))])]
+                "thin out",
+                [("DELETE FROM sane WHERE id > 1 AND id % 2 = ?", [chance.choice((0, 1))])],
             )
         elif roll < 0.7:
             await client.write("bad", [bad], token)

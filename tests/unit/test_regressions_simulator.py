@@ -1,0 +1,122 @@
+"""What the simulator found in ``ha/``, each as a script of its own."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+
+from ha.core.errors import Code, HaError
+from ha.log.api import Outgoing
+from sim.cluster import Cluster
+from tests.support.simulated import outcome, play, ready, session
+
+
+def test_a_part_that_was_lost_does_not_stop_the_writer() -> None:
+    """Its transaction is executed again; the writer does not wait for the part for ever."""
+    lost: list[str] = []
+
+    def censor(message: Outgoing) -> str:
+        if message.message_id.endswith(".1") and not lost:
+            lost.append(message.message_id)
+            return "drop"
+        return ""
+
+    async def script(cluster: Cluster) -> None:
+        one = session(cluster, "n1")
+        await one.execute("CREATE TABLE t(id INTEGER PRIMARY KEY, x)")
+        cluster.server.censor = censor
+        with trio.fail_after(1):
+            assert await outcome(one.execute("INSERT INTO t(x) VALUES (zeroblob(20000))")) == "ok"
+            assert lost
+            await one.execute("INSERT INTO t(x) VALUES (1)")
+        await ready(cluster)
+
+    play(script, max_payload=4096)
+
+
+def test_a_transaction_expires_while_its_statement_runs() -> None:
+    """The statement may end well all the same: the transaction is over, and says so."""
+
+    async def script(cluster: Cluster) -> None:
+        one, other = session(cluster, "n1"), session(cluster, "n1")
+        await one.execute("CREATE TABLE t(x)")
+        node = cluster.nodes["n1"].process
+        assert node is not None
+        slow = trio.Event()
+
+        async def in_thread(work: object) -> object:
+            result = work()  # type: ignore[operator]
+            await slow.wait()
+            return result
+
+        object.__setattr__(node.database.runtime, "run_in_thread", in_thread)
+        await one.execute("BEGIN")
+        errors: list[HaError] = []
+
+        async def write() -> None:
+            try:
+                await one.execute("INSERT INTO t VALUES (1)")
+            except HaError as error:
+                errors.append(error)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(write)
+            await trio.sleep(0.1)
+            nursery.start_soon(other.execute, "INSERT INTO t VALUES (2)")
+            await trio.sleep(2)
+            slow.set()
+        assert [e.code for e in errors] == [Code.TRANSACTION_HOLD]
+        await one.execute("ROLLBACK")
+        assert (await one.execute("SELECT * FROM t")).rows == [(2,)]
+
+    play(script)
+
+
+def test_a_transaction_expires_while_it_reads_piece_by_piece() -> None:
+    """The writer comes back when the piece has been read, not at the client's next statement."""
+
+    async def script(cluster: Cluster) -> None:
+        one, other = session(cluster, "n1"), session(cluster, "n1")
+        await one.execute("CREATE TABLE t(x)")
+        await one.execute("INSERT INTO t VALUES (1), (2), (3)")
+        await one.execute("BEGIN IMMEDIATE")
+        async with one.query("SELECT * FROM t") as rows:
+            assert await rows.fetch(1) == [(1,)]
+            await other.execute("INSERT INTO t VALUES (4)")
+            with pytest.raises(HaError) as info:
+                await rows.fetch(1)
+            assert info.value.code is Code.TRANSACTION_HOLD
+
+    play(script)
+
+
+def test_new_writes_do_not_wait_longer_than_they_may_for_earlier_ones() -> None:
+    """A batch whose messages were lost on the way, and no connection: the next client learns
+    in time that nothing of his was written."""
+
+    async def script(cluster: Cluster) -> None:
+        one, other = session(cluster, "n1"), session(cluster, "n1")
+        await one.execute("CREATE TABLE t(x)")
+        cluster.server.censor = lambda _: "drop"
+        said: list[str] = []
+        told = trio.Event()
+
+        async def write(which: int) -> None:
+            client = one if which == 1 else other
+            said.append(await outcome(client.execute("INSERT INTO t VALUES (?)", [which])))
+            if len(said) == 2:
+                told.set()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(write, 1)
+            await trio.sleep(1)
+            cluster.nodes["n1"].cut(up=True, down=True)
+            nursery.start_soon(write, 2)
+            with trio.fail_after(60):
+                await told.wait()
+            assert sorted(said) == ["not_written", "outcome_unknown"]
+            cluster.server.censor = None
+            cluster.nodes["n1"].heal()
+        await ready(cluster)
+
+    play(script)
