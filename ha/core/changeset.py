@@ -7,6 +7,7 @@ change, which older readers ignore.
 
 from __future__ import annotations
 
+import gc
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
@@ -263,8 +264,23 @@ def _refuse_constant(name: str) -> None:
 _loads = json.JSONDecoder(parse_constant=_refuse_constant).decode
 
 
+_BIG_PAYLOAD = 32_768
+
+
 def decode(payload: bytes) -> ChangeSet:
     """Raises FormatError with a sentence on what is wrong with the message."""
+    # Nothing of what is made here is garbage, and looking for some takes most of the time.
+    pause = len(payload) > _BIG_PAYLOAD and gc.isenabled()
+    if pause:
+        gc.disable()
+    try:
+        return _decode(payload)
+    finally:
+        if pause:
+            gc.enable()
+
+
+def _decode(payload: bytes) -> ChangeSet:
     try:
         raw = _loads(payload.decode("utf-8"))
     except (ValueError, RecursionError) as error:
@@ -328,16 +344,15 @@ class _Names:
         self._known: dict[tuple[str, ...], tuple[str, ...]] = {}
         self._last: dict[str, tuple[list[Any], tuple[str, ...]]] = {}
 
-    def read(self, raw: dict[str, Any], name: str) -> tuple[str, ...]:
-        value = raw.get(name)
-        if not value:
-            if value is not None and type(value) is not list:
-                raise FormatError(f"{name} is not a list")
+    def read(self, value: Any, name: str) -> tuple[str, ...]:
+        if value is None:
             return ()
         last = self._last.get(name)
         if last is not None and last[0] == value:
             return last[1]
-        key = tuple(_strings(_list(raw, name)))
+        if type(value) is not list:
+            raise FormatError(f"{name} is not a list")
+        key = tuple(_strings(value))
         names = self._known.setdefault(key, key)
         self._last[name] = (value, names)
         return names
@@ -354,8 +369,11 @@ def decode_change(raw: Any, names: _Names | None = None) -> Change:
     operation = _OPERATIONS.get(get("operation"))
     if operation is None:
         raise FormatError(f"operation {get('operation')!r} is not known")
-    table = _text(raw, "table")
-    database = _text(raw, "database") or "main"
+    table, database = get("table"), get("database")
+    if type(table) is not str:
+        table = _text(raw, "table")
+    if database != "main":
+        database = _text(raw, "database") or "main"
     if operation is Operation.SQL or operation is Operation.CUSTOM:
         return Change(
             operation=operation,
@@ -366,9 +384,11 @@ def decode_change(raw: Any, names: _Names | None = None) -> Change:
         )
     if names is None:
         names = _Names()
-    columns = names.read(raw, "columns")
-    old = _row(raw, "old", columns)
-    new = _row(raw, "new", columns)
+    columns = names.read(get("columns"), "columns")
+    pk_columns = names.read(get("pk_columns"), "pk_columns")
+    old, new = get("old_values"), get("new_values")
+    old = _row("old_values", old, get("old_types"), columns) if old else None
+    new = _row("new_values", new, get("new_types"), columns) if new else None
     if new is None and operation is not Operation.DELETE:
         raise FormatError(f"{operation} without new_values")
     old_rowid, new_rowid = get("old_rowid"), get("new_rowid")
@@ -377,17 +397,7 @@ def decode_change(raw: Any, names: _Names | None = None) -> Change:
     if new_rowid is not None:
         _check_integer("new_rowid", new_rowid)
     return Change(
-        operation,
-        table,
-        columns,
-        names.read(raw, "pk_columns"),
-        old_rowid,
-        new_rowid,
-        old,
-        new,
-        "",
-        (),
-        database,
+        operation, table, columns, pk_columns, old_rowid, new_rowid, old, new, "", (), database
     )
 
 
@@ -408,16 +418,12 @@ def _decode_sequence(raw: Any) -> SequenceChange:
     return SequenceChange(table, old, new)
 
 
-def _row(raw: dict[str, Any], which: str, columns: tuple[str, ...]) -> tuple[Value, ...] | None:
-    values = raw.get(f"{which}_values")
-    if not values:
-        return None
+def _row(name: str, values: Any, letters: object, columns: tuple[str, ...]) -> tuple[Value, ...]:
     if type(values) is not list:
-        raise FormatError(f"{which}_values is not a list")
-    row = decode_values(values, raw.get(f"{which}_types"))
-    if len(row) != len(columns):
-        raise FormatError(f"{which}_values has {len(row)} values for {len(columns)} columns")
-    return row
+        raise FormatError(f"{name} is not a list")
+    if len(values) != len(columns):
+        raise FormatError(f"{name} has {len(values)} values for {len(columns)} columns")
+    return decode_values(values, letters)
 
 
 def _list(raw: dict[str, Any], name: str) -> list[Any] | tuple[Any, ...]:

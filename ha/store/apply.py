@@ -246,47 +246,30 @@ class Applier:
 
     def _insert(self, plan: _Plan, new: Row, rowid: int | None) -> bool:
         values = new if plan.take is None else tuple(new[i] for i in plan.take)
-        if plan.carry:
-            if rowid is None:
-                return self._insert_carefully(plan, new, values, None)
-            bound: Row = (rowid, *values)
-        else:
-            if plan.integer_key is not None and values[plan.integer_key] is None:
-                return self._insert_carefully(plan, new, values, rowid)
-            bound = values
-        try:
-            self._run_row(plan.insert, bound)
-        except (apsw.ConstraintError, apsw.MismatchError):
-            return self._insert_carefully(plan, new, values, rowid)
-        return True
-
-    def _insert_carefully(self, plan: _Plan, new: Row, values: Row, rowid: int | None) -> bool:
-        """INSERT where something is in the way, or no rowid is given."""
-        if not plan.carry:
-            if plan.integer_key is not None and values[plan.integer_key] is None:
+        if not plan.own_rowid:
+            if plan.carry:
+                values = (self._free_rowid(plan, None) if rowid is None else rowid, *values)
+            elif plan.integer_key is not None and values[plan.integer_key] is None:
                 at = plan.integer_key
-                given = self._free_rowid(plan, rowid)
-                values = (*values[:at], given, *values[at + 1 :])
+                values = (*values[:at], self._free_rowid(plan, rowid), *values[at + 1 :])
             self._run_row(plan.replace, values)
             return True
-        # A row of the same identity gives way first: then its rowid is free.
+        if rowid is not None:
+            try:
+                self._run_row(plan.insert, (rowid, *values))
+            except apsw.ConstraintError:
+                pass
+            else:
+                return True
+        # Something is in the way: REPLACE removes it, but must not meet an innocent rowid.
         former = self._former(plan, new, values, rowid)
-        self._connection.execute("SAVEPOINT ha_row")
-        try:
-            if former is not None:
-                self._delete_rowid(plan, former)
-            if plan.own_rowid:
-                if rowid is None or self._exists(plan, rowid):
-                    rowid = former if former is not None else self._free_rowid(plan, None)
-            elif rowid is None:
-                rowid = self._free_rowid(plan, None)
-            self._run_row(plan.replace, (rowid, *values))
-        except BaseException:
-            if self._connection.in_transaction:
-                self._connection.execute("ROLLBACK TO ha_row")
-                self._connection.execute("RELEASE ha_row")
-            raise
-        self._connection.execute("RELEASE ha_row")
+        if former is None:
+            place = self._free_rowid(plan, rowid)
+        elif rowid is None or (rowid != former and self._exists(plan, rowid)):
+            place = former
+        else:
+            place = rowid
+        self._run_row(plan.replace, (place, *values))
         return True
 
     def _former(self, plan: _Plan, new: Row, values: Row, rowid: int | None) -> int | None:
