@@ -200,6 +200,29 @@ class SnapshotInfo(Protocol):
     headers: dict[str, str]
 
 
+class Watch(Protocol):
+    """What is said in a catalogue: first the last word under each key, then all that follow."""
+
+    async def receive(self) -> Sequence[bytes]:
+        """At least one word, in the order in which they were said. Raises LogReset."""
+        ...
+
+
+class Catalogue(Protocol):
+    """What the nodes of a stream tell each other: the last word under each key, for ever.
+
+    Unlike the stream it forgets nothing. All methods raise LogError.
+    """
+
+    async def put(self, key: str, word: bytes) -> None: ...
+
+    async def read(self) -> list[bytes]:
+        """The last word under each key."""
+        ...
+
+    def watch(self) -> AbstractAsyncContextManager[Watch]: ...
+
+
 class Broker(Protocol):
     """What a node holds: one connection, one stream, many logs.
 
@@ -209,6 +232,20 @@ class Broker(Protocol):
 
     async def log(self, database_id: str) -> Log:
         """The log of a database; its durable consumer exists afterwards."""
+        ...
+
+    @property
+    def catalogue(self) -> Catalogue: ...
+
+    async def release(self, database_id: str) -> bool:
+        """Give a log up: its durable consumer is deleted. True if the log has no other one.
+
+        Raises LogError. ``log()`` may be called again afterwards.
+        """
+        ...
+
+    async def forget(self, database_id: str) -> None:
+        """Delete all messages of a log, and its snapshot, for everybody. Raises LogError."""
         ...
 
     async def consumers(self, database_id: str) -> list[dict[str, object]]:

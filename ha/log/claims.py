@@ -33,6 +33,7 @@ class Claim:
         self._stream = stream
         self._held = False
         self._connection: Connection | None = None
+        self._sid = 0
         self._rival: str | None = None
         self._conflict = trio.Event()
 
@@ -64,7 +65,7 @@ class Claim:
     def _listen(self, connection: Connection) -> None:
         if self._connection is not connection:
             self._connection = connection
-            connection.subscribe(self._subject, self._on_message)
+            self._sid = connection.subscribe(self._subject, self._on_message)
             self._announce()
 
     def _announce(self) -> None:
@@ -92,6 +93,12 @@ class Claim:
                 self._conflict.set()
             else:
                 self._announce()  # so that it learns that it is the one to go
+
+    def release(self) -> None:
+        """Answer no more. :meth:`run` must have been cancelled."""
+        if self._connection is not None and self._sid:
+            self._connection.unsubscribe(self._sid)
+        self._connection = None
 
     async def run(self) -> None:
         """Answer for ever, on each new connection. Raises NodeNameTaken."""

@@ -36,6 +36,7 @@ from ha.log.api import (
     ResetReason,
     WrongLast,
 )
+from ha.log.catalogue import JetStreamCatalogue
 from ha.log.claims import Claim
 from ha.log.connection import Client, Connection, Reply, parse_urls
 from ha.log.durable import Durable
@@ -91,6 +92,13 @@ class JetStreamBroker:
         self._stack = AsyncExitStack()
         self._logs: dict[str, JetStreamLog] = {}
         self._lock = trio.Lock()
+        self.catalogue = JetStreamCatalogue(
+            self.client,
+            self.api,
+            stream=options.stream,
+            replicas=options.replicas,
+            start=lambda run: self._nursery.start_soon(run),
+        )
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
@@ -232,9 +240,22 @@ class JetStreamBroker:
             deliver=options.deliver,
         )
         await durable.create(options.timeout)
-        self._nursery.start_soon(claim.run)
-        self._nursery.start_soon(durable.run)
-        return JetStreamLog(self, subject, durable)
+        held = _Held(claim, durable)
+        self._nursery.start_soon(held.run)
+        return JetStreamLog(self, subject, held)
+
+    async def release(self, database_id: str) -> bool:
+        async with self._lock:
+            log = self._logs.pop(database_id, None)
+            if log is not None:
+                log.held.release()
+            await self.delete_consumer(database_id, durable_name(database_id, self.options.node))
+            return not await self.consumers(database_id)
+
+    async def forget(self, database_id: str) -> None:
+        subject = subject_of(self.options.stream, database_id)
+        await self.api.call(f"STREAM.PURGE.{self.options.stream}", {"filter": subject})
+        await self._bucket.delete(database_id)
 
     async def consumers(self, database_id: str) -> list[dict[str, object]]:
         """But for those through which nodes of ours read."""
@@ -297,16 +318,37 @@ def _is_replica(info: dict[str, Any], subject: str) -> bool:
     return subject in subjects and READER_METADATA.items() - metadata.items() != set()
 
 
+class _Held:
+    """What a node holds of a log: its name, and the consumer that shows its position."""
+
+    def __init__(self, claim: Claim, durable: Durable) -> None:
+        self._claim = claim
+        self.durable = durable
+        self._scope = trio.CancelScope()
+
+    async def run(self) -> None:
+        """Until it is released."""
+        with self._scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._claim.run)
+                nursery.start_soon(self.durable.run)
+
+    def release(self) -> None:
+        self._scope.cancel()
+        self._claim.release()
+
+
 class JetStreamLog:
     """A :class:`ha.log.api.Log`."""
 
-    def __init__(self, broker: JetStreamBroker, subject: str, durable: Durable) -> None:
+    def __init__(self, broker: JetStreamBroker, subject: str, held: _Held) -> None:
         self._broker = broker
         self._client = broker.client
         self._stream = broker.options.stream
         self._subject = subject
         self._subject_bytes = subject.encode()
-        self._durable = durable
+        self.held = held
+        self._durable = held.durable
         # How almost every ack begins; what follows is the sequence and a brace.
         self._ack_start = b'{"stream":"%b","seq":' % self._stream.encode()
 

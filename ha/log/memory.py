@@ -68,6 +68,73 @@ class _Durable:
     holder: MemoryBroker | None = None
 
 
+class _Words:
+    """The stream's catalogue: all that was said, the last word under each key by its place."""
+
+    def __init__(self) -> None:
+        self.said: list[tuple[str, bytes]] = []
+        self.last: dict[str, int] = {}
+        self.watches: set[_MemoryWatch] = set()
+
+    def put(self, key: str, word: bytes) -> None:
+        self.last[key] = len(self.said)
+        self.said.append((key, word))
+        for watch in self.watches:
+            watch.wake()
+
+    def after(self, place: int) -> list[bytes]:
+        """Words beyond ``place`` that are still the last under their key."""
+        said = self.said
+        return [said[i][1] for i in range(place, len(said)) if self.last[said[i][0]] == i]
+
+
+class _MemoryWatch:
+    def __init__(self, words: _Words, broker: MemoryBroker) -> None:
+        self._words = words
+        self._broker = broker
+        self._place = 0
+        self._changed = trio.Event()
+
+    def wake(self) -> None:
+        self._changed.set()
+
+    async def receive(self) -> Sequence[bytes]:
+        while True:
+            await self._broker._connected.wait()
+            words = self._words.after(self._place)
+            self._place = len(self._words.said)
+            if words:
+                return words
+            self._changed = trio.Event()
+            await self._changed.wait()
+
+
+class _MemoryCatalogue:
+    """A :class:`ha.log.api.Catalogue`, as one node sees it."""
+
+    def __init__(self, broker: MemoryBroker) -> None:
+        self._broker = broker
+
+    async def put(self, key: str, word: bytes) -> None:
+        await self._broker._reach()
+        self._broker.stream.catalogue.put(key, word)
+
+    async def read(self) -> list[bytes]:
+        await self._broker._reach()
+        return self._broker.stream.catalogue.after(0)
+
+    @asynccontextmanager
+    async def watch(self) -> AsyncIterator[_MemoryWatch]:
+        await self._broker._reach()
+        words = self._broker.stream.catalogue
+        watch = _MemoryWatch(words, self._broker)
+        words.watches.add(watch)
+        try:
+            yield watch
+        finally:
+            words.watches.discard(watch)
+
+
 @dataclass(frozen=True, slots=True)
 class _Snapshot:
     headers: dict[str, str]
@@ -105,6 +172,7 @@ class MemoryStream:
         self._ids: dict[str, tuple[int, float]] = {}
         self._durables: dict[str, _Durable] = {}
         self._snapshots: dict[str, _Snapshot] = {}
+        self.catalogue = _Words()
         self._snapshot_revision = 0
 
     # --- what an operator may do ---
@@ -130,6 +198,15 @@ class MemoryStream:
                 subject.last = 0
             for reader in subject.readers:
                 reader.wake()
+
+    def purge(self, subject_name: str) -> None:
+        """Let go of all messages of one subject."""
+        subject = self.subject(subject_name)
+        if subject.entries:
+            self._drop(subject, len(subject.entries))
+        subject.last = 0
+        for reader in subject.readers:
+            reader.wake()
 
     # --- for brokers and logs of this module ---
 
@@ -246,6 +323,7 @@ class MemoryBroker:
         self._parked = trio.lowlevel.ParkingLot()
         self._nursery_manager = trio.open_nursery()
         self._logs: dict[str, MemoryLog] = {}
+        self.catalogue = _MemoryCatalogue(self)
 
     async def __aenter__(self) -> Self:
         nursery = await self._nursery_manager.__aenter__()
@@ -316,6 +394,22 @@ class MemoryBroker:
         durable.holder = self
         log = self._logs[database_id] = MemoryLog(self, subject, durable)
         return log
+
+    async def _reach(self) -> None:
+        await trio.lowlevel.checkpoint()
+        if not self.connected:
+            raise NotSent("no connection to the log")
+
+    async def release(self, database_id: str) -> bool:
+        await self._reach()
+        self._logs.pop(database_id, None)
+        self.stream._durables.pop(durable_name(database_id, self.node), None)
+        return not await self.consumers(database_id)
+
+    async def forget(self, database_id: str) -> None:
+        await self._reach()
+        self.stream.purge(subject_of(self.stream.name, database_id))
+        self.stream._snapshots.pop(database_id, None)
 
     async def consumers(self, database_id: str) -> list[dict[str, object]]:
         await trio.lowlevel.checkpoint()

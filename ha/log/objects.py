@@ -120,6 +120,15 @@ class Bucket:
         found = await self._find(name)
         return None if found is None or found.fields.get("deleted") else found.headers
 
+    async def delete(self, name: str) -> None:
+        """The description goes first: from then on there is no such object."""
+        found = await self._find(name)
+        if found is None:
+            return
+        await self._api.call(f"STREAM.PURGE.{self._stream}", {"filter": self._meta(name)})
+        if found.nuid:
+            await self._purge(found.nuid)
+
     # --- writing ---
 
     async def put(self, name: str, chunks: AsyncIterator[bytes], headers: dict[str, str]) -> None:
