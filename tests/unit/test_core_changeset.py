@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from dataclasses import replace
 from typing import Any
@@ -209,3 +210,21 @@ def test_a_value_that_sqlite_does_not_know_is_not_encoded() -> None:
     cs = ChangeSet("n", 1, "x", (Change(Operation.INSERT, "t", ("a",), new_values=bad),))
     with pytest.raises(TypeError, match="not a SQLite value: object"):
         encode(cs)
+
+
+def test_decoding_leaves_the_garbage_collector_as_it_was() -> None:
+    changes = tuple(
+        Change(Operation.INSERT, "t", ("a",), (), None, i, None, ("x" * 50,)) for i in range(2_000)
+    )
+    payload = encode(ChangeSet("n", 1, "x", changes))
+    assert decode(payload).changes == changes
+    assert gc.isenabled()
+    with pytest.raises(FormatError):
+        decode(payload[:-1])
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        decode(payload)
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
