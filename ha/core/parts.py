@@ -2,13 +2,12 @@
 
 Every part is a message of the usual format with a slice of the changes, so that an existing
 node still reads it (though as transactions of its own). A change too big for one message
-travels as pieces of its JSON text. Members of ``ha``: ``part`` [index, count]; ``piece`` a
-base64 slice, ``more`` true while the change is not complete.
+travels as pieces of its JSON text. Members of ``ha``: ``part`` [index, count]; ``piece``
+a slice of it, ``more`` true while the change is not complete.
 """
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -78,18 +77,21 @@ def _split(
         yield from _split(changes[:half], room)
         yield from _split(changes[half:], room)
     else:
-        data = text[1:-1].encode("ascii")
-        step = room * 3 // 4 - 3
-        for start in range(0, len(data), step):
-            piece = base64.b64encode(data[start : start + step]).decode("ascii")
-            yield (), {"piece": piece, "more": start + step < len(data)}
+        text = text[1:-1]
+        start = 0
+        while start < len(text):
+            size = room
+            while len(json.dumps(text[start : start + size])) > room:
+                size = size * 3 // 4
+            yield (), {"piece": text[start : start + size], "more": start + size < len(text)}
+            start += size
 
 
 class Assembler:
     """Puts the pieces of a change together. Feed it the parts of one transaction, in order."""
 
     def __init__(self) -> None:
-        self._pieces: list[bytes] = []
+        self._pieces: list[str] = []
 
     def feed(self, cs: ChangeSet) -> tuple[Change, ...]:
         """The changes that are whole with this part. Raises FormatError."""
@@ -98,10 +100,10 @@ class Assembler:
             self.end()
             return cs.changes
         try:
-            self._pieces.append(base64.b64decode(piece, validate=True))
+            self._pieces.append(_text(piece))
             if cs.extra.get("more"):
                 return ()
-            change = decode_change(json.loads(b"".join(self._pieces)))
+            change = decode_change(json.loads("".join(self._pieces)))
         except (ValueError, TypeError) as error:
             raise FormatError(f"broken piece of a change: {error}") from error
         self._pieces = []
@@ -111,6 +113,12 @@ class Assembler:
         """Nothing follows. Raises FormatError if a change has no end."""
         if self._pieces:
             raise FormatError("a change in pieces has no end")
+
+
+def _text(piece: object) -> str:
+    if not isinstance(piece, str):
+        raise TypeError("a piece is a string")
+    return piece
 
 
 def changes_of(parts: Iterable[ChangeSet]) -> Iterator[tuple[Change, ...]]:

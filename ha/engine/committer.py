@@ -54,6 +54,8 @@ logger = logging.getLogger(__name__)
 
 INLINE_BYTES = 64 * 1024
 """Bytes of messages that are applied on the event loop; more go to a thread."""
+WINDOW_BYTES = 16 * 1024 * 1024
+"""Bytes of a big transaction that may be under way at once."""
 APPLY_ENTRIES = 512
 APPLY_BYTES = 4 * 1024 * 1024
 """Bounds of one SQLite transaction of foreign messages, so that catching up shows progress."""
@@ -101,6 +103,7 @@ class Flight:
     progress: float
     refused: bool = False
     acked: int = 0
+    waits_for_acks: bool = False
 
 
 class Committer:
@@ -568,17 +571,52 @@ class Committer:
             messages.extend(unit.messages)
         flight.ids = [m.message_id for m in messages]
         owners = [u for u in writers for _ in u.messages]
-        try:
-            self._log.publish(
-                messages,
-                lambda i, outcome: self._on_ack(flight, owners[i], flight.ids[i], outcome),
-            )
-        except NotSent as error:
-            executor.connection.rollback()
-            self._requeue(units, _not_written(str(error)))
-            await self._sleep(trio.current_time() + 0.1)
+        sent = await self._send(flight, owners, messages)
+        if sent == len(messages):
+            await self._arrive(executor, flight, writers, owners, messages)
             return
-        await self._arrive(executor, flight, writers, owners, messages)
+        # What lacks its last part is not in the log; what is whole there goes its way.
+        executor.connection.rollback()
+        whole = [u for u in writers if flight.ids.index(u.messages[-1].message_id) < sent]
+        for unit in whole:
+            self._leave_to_the_log(unit)
+        self._requeue([u for u in units if u not in whole], _not_written("the connection was lost"))
+        await self._sleep(trio.current_time() + 0.1)
+
+    async def _send(self, flight: Flight, owners: list[Unit], messages: list[Outgoing]) -> int:
+        """Publish all in one go, or a window at a time if they are many bytes; how many went."""
+        sent = 0
+        while sent < len(messages):
+            size = 0
+            end = sent
+            while end < len(messages) and (size == 0 or size < WINDOW_BYTES):
+                size += len(messages[end].payload)
+                end += 1
+
+            def on_ack(index: int, outcome: Ack | LogError, start: int = sent) -> None:
+                at = start + index
+                self._on_ack(flight, owners[at], flight.ids[at], outcome)
+
+            try:
+                self._log.publish(messages[sent:end], on_ack)
+            except NotSent:
+                return sent
+            sent = end
+            if sent < len(messages):
+                flight.waits_for_acks = True
+                if not await self._acked(flight, sent):
+                    return sent
+        return sent
+
+    async def _acked(self, flight: Flight, count: int) -> bool:
+        """Wait until so many messages are acknowledged; False if one of them never will be."""
+        while flight.acked < count:
+            if flight.refused or self._verify or self._reset is not None:
+                return False
+            deadline = flight.progress + self._options.publish_timeout
+            if not await self._sleep(deadline) and trio.current_time() >= deadline:
+                return False
+        return True
 
     async def _publish_alone(self, executor: Executor, unit: Unit) -> None:
         """Send a transaction that must follow directly on what it ran on, each part on the last."""
@@ -697,6 +735,8 @@ class Committer:
         flight.progress = trio.current_time()
         if isinstance(outcome, Ack):
             flight.acked += 1
+            if flight.waits_for_acks:
+                self._notify()
             if message_id == unit.last_id:
                 unit.acked = True
             if outcome.sequence <= self.applied and not outcome.duplicate:

@@ -43,7 +43,7 @@ class HaProcess:
         )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
-        if not self._serving.wait(START_TIMEOUT) or not self.ports:
+        if not self._serving.wait(START_TIMEOUT) or "http" not in self.ports:
             self.kill()
             raise AssertionError("the node does not serve:\n" + "\n".join(self.lines[-30:]))
         return self

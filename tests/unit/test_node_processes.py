@@ -202,3 +202,129 @@ def test_a_node_without_any_nats_works_alone_and_resumes(tmp_path: Path) -> None
         assert one.rows("SELECT * FROM t") == [[1], [2]]
     finally:
         one.kill()
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports for NATS routes, which must be known before the servers start."""
+    import socket
+
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
+    finally:
+        for one in sockets:
+            one.close()
+
+
+def test_three_nodes_on_a_cluster_of_three_nats_servers(tmp_path: Path) -> None:
+    routes = free_ports(3)
+    nodes: list[HaProcess] = []
+    for index in range(3):
+        others = ", ".join(
+            f'"nats://127.0.0.1:{port}"' for at, port in enumerate(routes) if at != index
+        )
+        config = tmp_path / f"nats{index}.conf"
+        config.write_text(
+            f"server_name: s{index}\n"
+            f"cluster {{ name: test, listen: 127.0.0.1:{routes[index]}, routes: [{others}] }}\n"
+        )
+        nodes.append(
+            HaProcess(
+                [
+                    "-n",
+                    f"n{index}",
+                    "-m",
+                    "--port",
+                    "0",
+                    "--nats-port",
+                    "-1",
+                    "--replicas",
+                    "3",
+                    "--nats-config",
+                    str(config),
+                    "--nats-store-dir",
+                    str(tmp_path / f"s{index}"),
+                    "--replication-timeout",
+                    "30s",
+                ],
+                tmp_path,
+            )
+        )
+    try:
+        # A cluster of three is up when two of its servers are: they start together.
+        with ThreadPoolExecutor(3) as pool:
+            list(pool.map(HaProcess.start, nodes))
+        nodes[0].query({"sql": "CREATE TABLE t(id INTEGER PRIMARY KEY, x)"})
+        for node in nodes:
+            node.wait_rows("SELECT count(*) FROM t", [[0]])
+        with ThreadPoolExecutor(6) as pool:
+            list(
+                pool.map(
+                    lambda n: nodes[n % 3].query(
+                        {"sql": "INSERT INTO t VALUES (?, 'x')", "params": [n]}
+                    ),
+                    range(60),
+                )
+            )
+        for node in nodes:
+            node.wait_rows("SELECT count(*) FROM t", [[60]])
+        nodes[0].kill()
+        nodes[1].query({"sql": "INSERT INTO t VALUES (1000, 'after')"})
+        nodes[2].wait_rows("SELECT x FROM t WHERE id = 1000", [["after"]])
+        nodes[0].start()
+        nodes[0].wait_rows("SELECT count(*) FROM t", [[61]])
+    finally:
+        for node in nodes:
+            node.kill()
+
+
+def test_schema_changes_stay_at_home_with_disable_ddl_sync(tmp_path: Path) -> None:
+    with (
+        running_node("n1", "--disable-ddl-sync", cwd=tmp_path) as one,
+        running_node("n2", "--disable-ddl-sync", "--replication-url", one.nats_url,
+                     cwd=tmp_path, nats=False) as two,
+    ):  # fmt: skip
+        one.query({"sql": "CREATE TABLE t(id INTEGER PRIMARY KEY, x)"})
+        two.query({"sql": "CREATE TABLE t(id INTEGER PRIMARY KEY, x, extra DEFAULT 'here')"})
+        with pytest.raises(httpx.HTTPStatusError) as info:
+            one.query([{"sql": "CREATE TABLE u(x)"}, {"sql": "INSERT INTO t VALUES (1, 1)"}])
+        assert info.value.response.json()["error"]["code"] == "refused"
+        one.query({"sql": "INSERT INTO t VALUES (1, 'x')"})
+        two.wait_rows("SELECT * FROM t", [[1, "x", "here"]])
+
+
+def test_a_transaction_of_50_megabytes_replicates(tmp_path: Path) -> None:
+    with (
+        running_node("n1", cwd=tmp_path) as one,
+        running_node("n2", "--replication-url", one.nats_url, cwd=tmp_path, nats=False) as two,
+    ):
+        one.query({"sql": "CREATE TABLE t(id INTEGER PRIMARY KEY, x BLOB)"})
+        one.query({"sql": "INSERT INTO t VALUES (1, randomblob(52428800))"})
+        look = "SELECT length(x), hex(substr(x, 1, 8)), hex(substr(x, -8)) FROM t"
+        two.wait_rows(look, one.rows(look), timeout=120)
+
+
+@pytest.mark.parametrize(
+    ("policy", "expected"),
+    [("all", [[1], [2], [3]]), ("by_start_sequence=2", [[1], [2], [3]]), ("last", []), ("new", [])],
+)
+def test_where_a_new_database_begins_in_the_log(
+    tmp_path: Path, policy: str, expected: list[list[int]]
+) -> None:
+    with running_node("n1", cwd=tmp_path) as one:
+        one.query({"sql": "CREATE TABLE t(id INTEGER PRIMARY KEY)"})
+        for number in (1, 2):
+            one.query({"sql": "INSERT INTO t VALUES (?)", "params": [number]})
+        with running_node(
+            "n2", "--replication-url", one.nats_url, "--replication-policy", policy,
+            cwd=tmp_path, nats=False,
+        ) as two:  # fmt: skip
+            one.query({"sql": "INSERT INTO t VALUES (3)"})
+            last = one.rows("SELECT received_seq FROM ha_stats")
+            two.wait_rows("SELECT received_seq FROM ha_stats", last)
+            if expected:
+                assert two.rows("SELECT id FROM t") == expected
+            else:  # it came after the table was made, and knows of none
+                assert two.rows("SELECT name FROM sqlite_schema WHERE name = 't'") == []
