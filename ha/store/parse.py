@@ -141,9 +141,11 @@ class Parsed:
 
 
 class Collector:
-    """The authorizer of a connection: allows everything, remembers what it was asked."""
+    """The authorizer of a connection: allows everything, remembers what it was asked while
+    ``listening``."""
 
     def __init__(self) -> None:
+        self.listening = False
         self.actions: list[Action] = []
 
     def __call__(
@@ -154,7 +156,8 @@ class Collector:
         database: str | None,
         inner: str | None,
     ) -> int:
-        self.actions.append((operation, first, second, database, inner))
+        if self.listening:
+            self.actions.append((operation, first, second, database, inner))
         return apsw.SQLITE_OK
 
 
@@ -181,12 +184,15 @@ def parse(connection: apsw.Connection, collector: Collector, sql: str) -> Parsed
     cursor = connection.cursor()
     cursor.exec_trace = look
     collector.actions.clear()
+    collector.listening = True
     try:
         cursor.execute(sql, _NULLS, can_cache=False)
     except apsw.ExecTraceAbort:
         pass
     except Exception as error:
         raise from_sqlite(error) from error
+    finally:
+        collector.listening = False
     actions = collector.actions[:]
     collector.actions.clear()
     if not seen:
