@@ -16,7 +16,7 @@ import trio
 from ha.log import js_api
 from ha.log import nats_wire as wire
 from ha.log.api import LogError
-from ha.log.connection import Client, Reply
+from ha.log.connection import Client
 from ha.log.js_api import Api, JetStreamError
 
 _log = logging.getLogger("ha.log")
@@ -151,21 +151,43 @@ class Durable:
     async def _pull(self, target: int) -> None:
         """Fetch and acknowledge, message by message, all up to ``target``."""
         connection = self._client.require()
-        subject = f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{self.name}"
-        while True:
-            reply = await connection.request(subject, b'{"batch":1,"no_wait":true}')
-            if wire.status(reply.headers) in (404, 408):
-                return  # there is none
-            if wire.status(reply.headers):
-                raise LogError(wire.description(reply.headers))
-            sequence, ack = _ack_of(reply)
-            if sequence > target:
-                # Not applied yet: give it back, for the next time.
-                await connection.request(ack, b"-NAK")
-                return
-            await connection.request(ack, b"+ACK")
-            if sequence == target:
-                return
+        # Not by request(): what is delivered comes under its own subject, not the inbox's.
+        inbox = f"_INBOX.{self._client.token()}.p"
+        send, receive = trio.open_memory_channel[tuple[bytes, bytes]](1)
+
+        def on_message(subject: bytes, reply: bytes, headers: bytes, payload: bytes) -> None:
+            with suppress(trio.WouldBlock):
+                send.send_nowait((reply, headers))
+
+        next_message = wire.publish(
+            f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{self.name}".encode(),
+            inbox.encode(),
+            b"",
+            b'{"batch":1,"no_wait":true}',
+        )
+        sid = connection.subscribe(inbox, on_message)
+        try:
+            while True:
+                connection.write(next_message)
+                with trio.move_on_after(_RETRY) as scope:
+                    reply, headers = await receive.receive()
+                if scope.cancelled_caught:
+                    raise LogError("no answer to a pull")
+                status = wire.status(headers)
+                if status in (404, 408):
+                    return  # there is none, or one is with us already
+                if status:
+                    raise LogError(wire.description(headers))
+                sequence = _sequence_of(reply)
+                if sequence > target:
+                    # Not applied yet: give it back, for the next time.
+                    await connection.request(reply.decode(), b"-NAK")
+                    return
+                await connection.request(reply.decode(), b"+ACK")
+                if sequence == target:
+                    return
+        finally:
+            connection.unsubscribe(sid)
 
     async def _is_gone(self) -> bool:
         try:
@@ -177,7 +199,7 @@ class Durable:
         return False
 
 
-def _ack_of(reply: Reply) -> tuple[int, str]:
-    """The stream sequence of a delivered message, and where its ack goes."""
-    fields = reply.reply.split(b".")
-    return int(fields[5 if len(fields) == 9 else 7]), reply.reply.decode()
+def _sequence_of(ack_subject: bytes) -> int:
+    """The stream sequence of a delivered message; see ``ha.log.ordered`` for the form."""
+    fields = ack_subject.split(b".")
+    return int(fields[5 if len(fields) == 9 else 7])

@@ -49,6 +49,7 @@ _log = logging.getLogger("ha.log")
 HEADER_ROOM = 4096  # of max_payload, for the headers
 EPOCH = "ha.epoch"
 _DUPLICATE_WINDOW = 120.0
+_API_TIMEOUT = 5.0
 _DAY = 24 * 3600.0
 
 
@@ -86,7 +87,7 @@ class JetStreamBroker:
         self.client = Client(
             parse_urls(options.urls), name=f"ha {options.node}", rng=rng, tls=options.tls
         )
-        self.api = Api(self.client, timeout=options.timeout)
+        self.api = Api(self.client, timeout=min(options.timeout, _API_TIMEOUT))
         self.instance = self.client.token()
         self.max_msg_size = 0
         self._stack = AsyncExitStack()

@@ -31,6 +31,7 @@ ID_HEADER = "Nats-Msg-Id"
 EXPECT_HEADER = "Nats-Expected-Last-Subject-Sequence"
 
 _RETRY_DELAY = 0.1
+_ATTEMPT = 2.0  # a cluster without a leader does not answer: ask again
 
 
 class JetStreamError(LogError):
@@ -117,7 +118,7 @@ class Api:
         deadline = trio.current_time() + timeout
         while True:
             try:
-                return await self.call(subject, request)
+                return await self.call(subject, request, timeout=min(_ATTEMPT, timeout))
             except JetStreamError:
                 raise
             except LogError:

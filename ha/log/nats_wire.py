@@ -14,6 +14,7 @@ HEADER_START = b"NATS/1.0"
 PING = b"PING\r\n"
 PONG = b"PONG\r\n"
 
+_CONTROL = {b"INFO", b"PING", b"PONG", b"+OK", b"-ERR"}
 MAX_LINE = 1 << 20  # a control line longer than this (INFO of a huge cluster apart) is no NATS
 
 Deliver: TypeAlias = Callable[[int, bytes, bytes, bytes, bytes], None]
@@ -76,7 +77,9 @@ class Parser:
                 position = stop + 2
             else:
                 operation, _, arguments = data[position:end].partition(b" ")
-                self._control(operation.upper(), arguments)
+                if operation not in _CONTROL:
+                    raise WireError(f"not the NATS protocol: {data[position:end][:200]!r}")
+                self._control(operation, arguments)
                 position = end + 2
         self._rest = data[position:]
 

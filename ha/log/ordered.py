@@ -23,8 +23,9 @@ from ha.log.js_api import Api, JetStreamError
 
 _log = logging.getLogger("ha.log")
 
-_HEARTBEAT = 2.0
-_SILENCE = 6.0  # three heartbeats missing
+_HEARTBEAT = 1.0
+_SILENCE = 3.0  # three heartbeats missing
+_CREATE_TIMEOUT = 2.0  # a cluster that elects its leaders does not answer: ask again
 _GRACE = 0.2  # for a reading task that had no turn: a busy node is no silent server
 _INACTIVE = 30.0  # after which the server forgets the consumer of a node that is gone
 _RETRY_FIRST, _RETRY_LAST = 0.05, 1.0
@@ -211,7 +212,8 @@ class OrderedConsumer:
                     {"stream_name": self._stream, "config": config, "action": "create"},
                 ),
                 (f"STREAM.INFO.{self._stream}", None),
-            ]
+            ],
+            timeout=_CREATE_TIMEOUT,
         )
         if isinstance(info, JetStreamError) and info.code == js_api.STREAM_NOT_FOUND:
             raise LogReset(f"the stream {self._stream} is gone", ResetReason.EPOCH)

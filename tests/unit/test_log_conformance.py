@@ -377,8 +377,7 @@ async def test_a_stream_made_anew_is_another_log(breakable: Harness) -> None:
             await breakable.recreate()
             assert (await log.state()).epoch != before.epoch
             with pytest.raises(LogReset) as reset, trio.fail_after(20):
-                while True:
-                    await subscription.receive()
+                await subscription.receive()
         assert reset.value.reason is ResetReason.EPOCH
         async with log.subscribe(0) as subscription:
             assert await log.publish_one(message("new"), 5) == Ack(1)
@@ -483,7 +482,7 @@ async def test_no_message_is_missing_or_twice_over_a_restart_under_load(
 
         async def crash() -> None:
             for limit in range(1250, total, 1250):
-                while len(acknowledged) < limit:
+                while len(acknowledged) < limit:  # noqa: ASYNC110
                     await trio.sleep(0.001)
                 await breakable.cut()
                 await trio.sleep(0.05)
