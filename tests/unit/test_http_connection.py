@@ -244,6 +244,18 @@ async def test_a_client_that_waits_for_100_continue(app: Application) -> None:
         assert b'"rows":[[1]]' in await receive_all(stream)
 
 
+async def test_the_whole_url_as_target(app: Application) -> None:
+    async with serving(app) as address, await connect(address) as stream:
+        await stream.send_all(POST.replace(b"POST /", b"POST http://x:1/query?local=1"))
+        assert b'"rows":[[1]]' in await stream.receive_some()
+        await stream.send_all(b"GET http://x HTTP/1.1\r\nhost: x\r\n\r\n")
+        assert (await stream.receive_some()).startswith(b"HTTP/1.1 405 ")
+        await stream.send_all(b"OPTIONS * HTTP/1.1\r\nhost: x\r\n\r\n")
+        assert (await stream.receive_some()).startswith(b"HTTP/1.1 404 ")
+        await stream.send_all(POST.replace(b"POST /", b"POST //query"))
+        assert (await stream.receive_some()).startswith(b"HTTP/1.1 404 ")
+
+
 async def test_a_websocket_is_refused(app: Application) -> None:
     async with serving(app) as address, await connect(address) as stream:
         await stream.send_all(

@@ -61,7 +61,7 @@ class _Lines:
         self._rest = data[cut:]
         if len(self._rest) > self._limit:
             raise PgError("54000", f"a row of COPY is longer than {self._limit} bytes")
-        return self._rows(data[:cut])
+        return self._rows(data[:cut]) if cut else []
 
     def finish(self) -> list[list[Field]]:
         rest, self._rest = self._rest, b""

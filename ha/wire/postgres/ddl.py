@@ -99,9 +99,13 @@ class _Edit:
         self.all[self.at[i]] = Token("word", text, token.start)
 
     def drop_range(self, first: int, end: int) -> None:
-        """Take tokens out; their positions stay, as empty words."""
+        """Take tokens out, with the blank behind each; their positions stay, as empty words."""
         for i in range(first, min(end, len(self.at))):
-            self.all[self.at[i]] = None
+            at = self.at[i]
+            self.all[at] = None
+            following = self.all[at + 1] if at + 1 < len(self.all) else None
+            if following is not None and following.text.isspace():
+                self.all[at + 1] = None
 
     def closing(self, i: int) -> int:
         """The position after the parenthesis that opens at ``i``."""
@@ -299,6 +303,8 @@ class _Edit:
 
     def _collate(self, i: int) -> None:
         k = i + 1
+        while k < len(self) and not self.word(k):
+            k += 1
         if self.word(k) in ("PG_CATALOG", '"pg_catalog"') and self.word(k + 1) == ".":
             k += 2
         token = self.token(k)
@@ -344,7 +350,10 @@ class _Edit:
             return
         closing = self.closing(opening)
         self._index_columns(opening + 1, closing - 1)
-        if self.word(on - 1) in ("INDEX", "CONCURRENTLY", "EXISTS"):
+        if all(
+            self.word(k) in ("CREATE", "UNIQUE", "INDEX", "IF", "NOT", "EXISTS", "")
+            for k in range(on)
+        ):
             self._name_index(on, opening, closing)
         if self.word(closing) == "INCLUDE":
             self.drop_range(closing, self.closing(closing + 1))
@@ -449,7 +458,7 @@ def _expression(text: str) -> str:
     tree = read("SELECT " + text)
     if tree is None:
         raise PgError("42601", f"syntax error in {text!r}")
-    return rewrite(tree).removeprefix("SELECT ")
+    return rewrite(tree, named=False).removeprefix("SELECT ")
 
 
 def _view(sql: str, edit: _Edit) -> str:

@@ -30,6 +30,11 @@ class Dialect(Postgres):
 
     class Parser(PostgresParser):
         FUNCTIONS: ClassVar[dict[str, Any]] = {}
+        FUNCTION_PARSERS: ClassVar[dict[str, Any]] = {
+            name: parse
+            for name, parse in PostgresParser.FUNCTION_PARSERS.items()
+            if name in ("CAST", "EXTRACT", "OVERLAY", "POSITION", "SUBSTRING", "TRIM")
+        }
 
 
 def read(sql: str) -> exp.Expr | None:

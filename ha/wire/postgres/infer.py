@@ -151,7 +151,7 @@ class _Walk:
     # --- statements ------------------------------------------------------------------
 
     def statement(self, tree: exp.Expr) -> list[_Column] | None:
-        if isinstance(tree, exp.Query):
+        if isinstance(tree, exp.Query | exp.Values):
             return self._filled(self.query(tree, None))
         if isinstance(tree, exp.Insert):
             return self._filled(self.insert(tree))
@@ -792,8 +792,8 @@ def cast_affinity(name: str) -> PgType:
         return t.INT8
     if "CHAR" in upper or "CLOB" in upper or "TEXT" in upper:
         return t.TEXT
-    if "BLOB" in upper or "BYTEA" in upper:
-        return t.BYTEA if "BLOB" in upper else t.NUMERIC
+    if "BLOB" in upper or "BYTEA" in upper:  # sqlglot says bytea for BLOB
+        return t.BYTEA
     if "REAL" in upper or "FLOA" in upper or "DOUB" in upper:
         return t.FLOAT8
     return t.NUMERIC

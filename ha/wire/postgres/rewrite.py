@@ -38,11 +38,15 @@ class _Writer(SQLite):
     Generator = _Generator
 
 
-def rewrite(tree: exp.Expr) -> str:
-    """The text for SQLite. Changes ``tree``. Raises PgError 0A000."""
+def rewrite(tree: exp.Expr, *, named: bool = True) -> str:
+    """The text for SQLite. Changes ``tree``. Raises PgError 0A000.
+
+    ``named``: give the result columns the names that PostgreSQL gives them.
+    """
     if isinstance(tree, exp.TruncateTable):
         return _truncate(tree)
-    _name_columns(tree)
+    if named:
+        _name_columns(tree)
     # From the leaves up, so that a rule sees its children already rewritten.
     for node in list(reversed(list(tree.walk(bfs=True)))):
         rule = _rule(node)
@@ -349,7 +353,7 @@ def _cast(node: exp.Cast) -> exp.Expr:
             return inner
         return call("ha_bool", inner) if literal is None else _bool_literal(literal)
     if kind is t.INTERVAL:
-        return node  # the operator around it must know what to do
+        return _interval(node)
     if kind is t.BYTEA and literal is not None and literal.startswith("\\x"):
         return exp.HexString(this=literal[2:])
     return _storage_cast(node, inner, kind)
@@ -483,6 +487,9 @@ def _member(left: exp.Expr, array: exp.Expr) -> exp.Expr:
     if isinstance(array, exp.Subquery):
         array = array.this
     if isinstance(array, exp.Query):
+        first = array.expressions[0] if isinstance(array, exp.Select) else None
+        if isinstance(first, exp.Anonymous) and first.name == "ha_array_of":
+            first.replace(first.expressions[0])  # the rows themselves, not their array
         return exp.In(this=left, query=exp.Subquery(this=array))
     if parameter(array) is not None:
         values = exp.select("value").from_(exp.Table(this=call("json_each", array)))
@@ -573,8 +580,12 @@ def _plus(node: exp.Binary) -> exp.Expr:
     return call("datetime", node.this, *[text(m) for m in modifiers])
 
 
-def _interval(node: exp.Interval) -> exp.Expr:
-    if isinstance(node.parent, exp.Add | exp.Sub):
+def _interval(node: exp.Expr) -> exp.Expr:
+    """Kept for the operator around it, which knows what to do."""
+    parent = node.parent
+    while isinstance(parent, exp.Paren):
+        parent = parent.parent
+    if isinstance(parent, exp.Add | exp.Sub):
         return node
     raise unsupported(
         "values of type interval are not supported", "SQLite adds '+1 day' in datetime(x, '+1 day')"
