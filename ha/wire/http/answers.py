@@ -32,19 +32,18 @@ def answer_errors(app: Quart) -> None:
 
     async def on_http(error: HTTPException) -> Answer:
         """What quart itself refuses: unknown paths, wrong methods, bodies over the limit."""
-        if error.code is None or error.code < 400:  # a redirect of the router
-            return Response("", status=error.code, headers=dict(error.get_headers()))
+        status = error.code or 500
         headers: list[tuple[bytes, bytes]] = []
         if isinstance(error, MethodNotAllowed):
             allowed = ", ".join(sorted(error.valid_methods or ()))
             headers.append((b"allow", allowed.encode("ascii")))
             message = f"{request.method} is not for {request.path}: it takes {allowed}"
-        elif error.code == 404:
+        elif status == 404:
             message = f"there is nothing at {request.path}; see /docs for what there is"
         else:
             message = error.description or error.name
-        code = _CODES.get(error.code, Code.BAD_REQUEST)
-        reply = error_reply(HaError(code, message), status=error.code)
+        code = _CODES.get(status, Code.BAD_REQUEST if status < 500 else Code.INTERNAL)
+        reply = error_reply(HaError(code, message), status=status)
         reply.headers.extend(headers)
         return _response(reply)
 

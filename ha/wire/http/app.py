@@ -11,10 +11,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import cast
+from typing import NoReturn, cast
+from urllib.parse import urlsplit
 
 import trio
-from quart import Response, request
+from quart import Response, abort, request
 from quart_trio import QuartTrio
 
 from ha.core.errors import Code, HaError
@@ -99,13 +100,19 @@ def create_app(
 def _quart(sessions: Sessions, max_body: int, health: Health) -> QuartTrio:
     app = QuartTrio(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = max_body
+    app.url_map.merge_slashes = False
     answer_errors(app)
     app.register_blueprint(databases_blueprint(sessions))
     app.register_blueprint(health_blueprint(health))
     app.register_blueprint(description_blueprint())
-    # Served by the front; named here so that 405 can tell what a path takes.
+
+    async def odd_spelling(**_: str) -> NoReturn:
+        abort(404)
+
+    # Served by the front; named here so that 405 can tell what a path takes. Only a path with
+    # needless slashes comes through.
     for rule in ("/", "/query", "/databases/<id>", "/databases/<id>/query"):
-        app.add_url_rule(rule, f"query {rule}", methods=["POST"])
+        app.add_url_rule(rule, f"query {rule}", odd_spelling, methods=["POST"])
 
     @app.after_request
     async def note_route(response: Response) -> Response:
@@ -169,6 +176,8 @@ class _Front:
         meter = _Meter(send)
         scope[_ROUTE] = "none"
         received = 0
+        if not scope["path"].startswith("/"):  # the whole URL, as one asks a proxy
+            scope["path"] = urlsplit(scope["path"]).path or "/"
         path = scope["path"]
         try:
             prefix = path[: path.rfind("/") + 1]

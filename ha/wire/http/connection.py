@@ -221,7 +221,8 @@ class Connection:
             return
         self._reading.deadline = trio.current_time() + self._timeouts.linger
         if isinstance(self._stream, trio.SocketStream):
-            with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            gone = (trio.BrokenResourceError, trio.ClosedResourceError)
+            with suppress(*gone, trio.BusyResourceError):  # busy: an answer is being cut off
                 await self._stream.send_eof()
 
     def _all_said(self) -> bool:
