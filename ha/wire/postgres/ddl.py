@@ -99,13 +99,17 @@ class _Edit:
         self.all[self.at[i]] = Token("word", text, token.start)
 
     def drop_range(self, first: int, end: int) -> None:
-        """Take tokens out, with the blank behind each; their positions stay, as empty words."""
-        for i in range(first, min(end, len(self.at))):
-            at = self.at[i]
-            self.all[at] = None
-            following = self.all[at + 1] if at + 1 < len(self.all) else None
-            if following is not None and following.text.isspace():
-                self.all[at + 1] = None
+        """Take tokens out, with one blank where there were two; positions stay, as empty words."""
+        end = min(end, len(self.at))
+        if first >= end:
+            return
+        start, stop = self.at[first], self.at[end - 1] + 1
+        self.all[start:stop] = [None] * (stop - start)
+        kept = [t for t in self.all[:start] if t is not None]
+        blank = not kept or kept[-1].text.isspace()
+        following = next(((i, t) for i, t in enumerate(self.all[stop:], stop) if t), None)
+        if blank and following is not None and following[1].text.isspace():
+            self.all[following[0]] = None
 
     def closing(self, i: int) -> int:
         """The position after the parenthesis that opens at ``i``."""
@@ -322,7 +326,8 @@ class _Edit:
         return "".join(t.text for t in tokens if t is not None)
 
     def _replace(self, i: int, end: int, text: str) -> None:
-        self.drop_range(i + 1, end)
+        start, stop = self.at[i] + 1, self.at[end - 1] + 1
+        self.all[start:stop] = [None] * (stop - start)
         token = self.all[self.at[i]]
         self.all[self.at[i]] = Token("word", text, token.start if token else 0)
 
