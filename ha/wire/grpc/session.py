@@ -175,7 +175,7 @@ class Conversation:
         session = await self._open(request.replication_id)
         if request.begin != Begin.NONE and session.status is api.Status.IDLE:
             self._require_choice()
-            await session.execute(_BEGIN[request.begin])
+            await session.execute(_BEGIN.get(request.begin, "BEGIN"))
         if request.batch:
             return await self._run_batch(session, request)
         params = _params(request.params)

@@ -34,9 +34,8 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # --- what clients send ---------------------------------------------------------------
 
 
-def _timestamp(data: bytes) -> str:
+def timestamp_text(value: Timestamp) -> str:
     """As the existing system's SQLite driver writes it: ``2026-01-31 12:00:00.5+00:00``."""
-    value = Timestamp.from_binary(data)
     moment = _EPOCH + timedelta(seconds=value.seconds)
     fraction = f".{value.nanos:09d}".rstrip("0") if value.nanos else ""
     return f"{moment:%Y-%m-%d %H:%M:%S}{fraction}+00:00"
@@ -53,7 +52,7 @@ _READERS: dict[str, Callable[[bytes], Value]] = {
     "google.protobuf.UInt64Value": lambda data: UInt64Value.from_binary(data).value,
     "google.protobuf.FloatValue": lambda data: FloatValue.from_binary(data).value,
     "google.protobuf.DoubleValue": lambda data: DoubleValue.from_binary(data).value,
-    "google.protobuf.Timestamp": _timestamp,
+    "google.protobuf.Timestamp": lambda data: timestamp_text(Timestamp.from_binary(data)),
 }
 
 
