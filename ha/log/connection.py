@@ -4,7 +4,7 @@
 with its subscriptions and requests, and is never revived: who needs another subscribes again
 on the next one. Nothing is kept for it while there is no connection.
 
-Why not nats-py: docs/decisions/nats-client.md.
+Why not nats-py: docs/decisions/0001-nats-client.md.
 """
 
 from __future__ import annotations

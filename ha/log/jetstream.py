@@ -420,7 +420,7 @@ class JetStreamLog:
             if error.code == js_api.WRONG_LAST:
                 last = str(error).rpartition(":")[2].strip()
                 return WrongLast(str(error), int(last) if last.isdigit() else None)
-            return Refused(str(error))
+            return Refused(str(error)) if error.stored_nothing else error
         except js_api.Unavailable as error:
             # No JetStream took it (no responders), or it says itself that it could not.
             return Refused(str(error))

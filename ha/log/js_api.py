@@ -25,6 +25,9 @@ MESSAGE_NOT_FOUND = 10037
 NAME_EXISTS = 10058  # a stream of that name with another configuration
 STREAM_NOT_FOUND = 10059
 WRONG_LAST = 10071
+_IN_PROCESS = 10158
+_STORE_FAILED = 10077
+_NO_ROOM = {10023, 10028, 10047, 10163}  # before anything was proposed or written
 NOT_AVAILABLE = {10008, 10009, 10018, 10039}  # no leader yet, no JetStream yet: try again
 
 ID_HEADER = "Nats-Msg-Id"
@@ -35,11 +38,25 @@ _ATTEMPT = 2.0  # a cluster without a leader does not answer: ask again
 
 
 class JetStreamError(LogError):
-    """JetStream answered with an error. ``code`` is its ``err_code``."""
+    """JetStream answered with an error. ``code`` is its ``err_code``, ``status`` like HTTP's."""
 
-    def __init__(self, message: str, code: int) -> None:
+    def __init__(self, message: str, code: int, status: int = 0) -> None:
         super().__init__(message)
         self.code = code
+        self.status = status
+
+    @property
+    def stored_nothing(self) -> bool:
+        """Whether this answer to a publish means that the stream does not hold the message.
+
+        A store that failed may have failed on one server of a cluster only; a message id
+        that is in process belongs to a message whose outcome is still open.
+        """
+        if self.code == _STORE_FAILED:
+            return str(self).endswith("exceeded")  # a limit of the stream, alike on all
+        if 400 <= self.status < 500:
+            return self.code != _IN_PROCESS
+        return self.code in _NO_ROOM
 
 
 class Unavailable(LogError):
@@ -60,7 +77,7 @@ def answer_of(reply: Reply, subject: str) -> dict[str, Any]:
         text = f"{subject}: {error.get('description', 'failed')}"
         if code in NOT_AVAILABLE or (error.get("code") == 503 and not code):
             raise Unavailable(text)
-        raise JetStreamError(text, code)
+        raise JetStreamError(text, code, int(error.get("code", 0)))
     assert isinstance(answer, dict)
     return answer
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import socket
 import ssl
@@ -17,7 +18,7 @@ import trio
 import trio_asyncio
 
 from ha.core.errors import Code, HaError
-from ha.log import ordered
+from ha.log import objects, ordered
 from ha.log.api import Ack, Entry, LogError, NodeNameTaken, NotSent, Outgoing, Subscription
 from ha.log.claims import Claim
 from ha.log.connection import Client, Endpoint, parse_urls
@@ -280,6 +281,39 @@ async def test_without_a_stream_a_publish_is_certainly_not_sent(harness: JetStre
         await harness.api(f"STREAM.DELETE.{harness.stream}")
         with pytest.raises(NotSent):
             await log.publish_one(Outgoing("a", b""), 5)
+
+
+@pytest.mark.parametrize(
+    ("answer", "certain"),
+    [
+        ({"code": 400, "err_code": 10054, "description": "message size exceeds maximum"}, True),
+        ({"code": 503, "err_code": 10023, "description": "insufficient resources"}, True),
+        ({"code": 503, "err_code": 10077, "description": "maximum bytes exceeded"}, True),
+        ({"code": 503, "err_code": 10077, "description": "no space left on device"}, False),
+        ({"code": 409, "err_code": 10158, "description": "message id is in process"}, False),
+        ({"code": 500, "err_code": 1, "description": "something new"}, False),
+    ],
+)
+async def test_a_refusal_is_certain_only_when_nothing_can_be_stored(
+    harness: JetStreamHarness, answer: dict[str, object], certain: bool
+) -> None:
+    async with harness.broker() as broker:
+        log = await broker.log(DB)
+        payload = json.dumps({"error": answer, "stream": harness.stream, "seq": 0}).encode()
+        outcome = log._outcome(b"", payload)
+        assert isinstance(outcome, LogError)
+        assert isinstance(outcome, NotSent) is certain
+
+
+async def test_a_full_stream_refuses_for_certain(harness: JetStreamHarness) -> None:
+    name = harness.stream
+    config = {"name": name, "subjects": [name, f"{name}.>"], "max_msgs": 1, "discard": "new"}
+    await harness.api(f"STREAM.CREATE.{name}", config)
+    async with harness.broker() as broker:
+        log = await broker.log(DB)
+        await log.publish_one(Outgoing("a", b""), 5)
+        with pytest.raises(NotSent, match="exceeded"):
+            await log.publish_one(Outgoing("b", b""), 5)
 
 
 # --- reading through trouble -------------------------------------------------------------------
@@ -577,6 +611,47 @@ async def test_nats_py_reads_what_we_write_and_we_what_it_writes(
         assert (entry.message_id, entry.payload) == ("x", b"theirs")
         read_back = b"".join([piece async for piece in broker.get_snapshot("theirs.db")])
         assert read_back == b"a snapshot of theirs" * 20_000
+
+
+async def test_what_an_unfinished_snapshot_left_is_removed_later(
+    harness: JetStreamHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a crash: chunks that no description names."""
+
+    async def chunks() -> AsyncIterator[bytes]:
+        yield bytes(300_000)
+
+    async def count() -> int:
+        info = await harness.api(f"STREAM.INFO.OBJ_{harness.stream}_SNAPSHOTS")
+        return int(info["state"]["messages"])
+
+    async with harness.broker() as broker:
+        await broker.put_snapshot(DB, chunks(), {"seq": "1"})
+        await broker._bucket._put_chunks("left", chunks())
+        assert await count() == 3 + 1 + 3
+        await broker.put_snapshot(DB, chunks(), {"seq": "2"})
+        assert await count() == 3 + 1 + 3, "young ones may belong to a snapshot under way"
+        monkeypatch.setattr(objects, "_ORPHAN_AGE", -1)
+        await broker.put_snapshot(DB, chunks(), {"seq": "3"})
+        assert await count() == 3 + 1
+        assert b"".join([piece async for piece in broker.get_snapshot(DB)]) == bytes(300_000)
+
+
+async def test_a_snapshot_with_a_missing_chunk_is_not_taken_for_whole(
+    harness: JetStreamHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(objects, "_LOOK_AFTER", 0.1)
+    monkeypatch.setattr(objects, "_READ_TIMEOUT", 0.5)
+
+    async def chunks() -> AsyncIterator[bytes]:
+        yield bytes(300_000)
+
+    async with harness.broker() as broker:
+        await broker.put_snapshot(DB, chunks(), {"seq": "1"})
+        await harness.api(f"STREAM.MSG.DELETE.OBJ_{harness.stream}_SNAPSHOTS", {"seq": 2})
+        with pytest.raises(LogError, match="not whole"):
+            async for _ in broker.get_snapshot(DB):
+                pass
 
 
 async def test_the_chunks_of_a_former_snapshot_are_removed(harness: JetStreamHarness) -> None:
