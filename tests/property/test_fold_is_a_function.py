@@ -20,7 +20,7 @@ from ha.store.apply import Applied, Applier
 from ha.store.parse import CONTROL_TABLES
 from tests.support.dump import dump, problems
 from tests.support.law import Reader, Writer, copy_of, message
-from tests.support.statements import creates, ddl, dml, others
+from tests.support.statements import ddl, dml, openings, others
 
 EXAMPLES = int(os.environ.get("HA_EXAMPLES", "300"))
 
@@ -42,7 +42,7 @@ def write(writer: Writer, transaction: list[str]) -> ChangeSet | None:
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 @given(
-    opening=st.lists(creates(), min_size=2, max_size=5),
+    opening=openings(),
     filling=st.lists(dml, max_size=6),
     nodes=st.lists(node_work, min_size=2, max_size=3),
     shuffle=st.randoms(use_true_random=False),

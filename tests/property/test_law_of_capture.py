@@ -15,7 +15,7 @@ from ha.core.errors import Code, HaError
 from ha.store.capture import Captured, Mark
 from tests.support.dump import dump, problems
 from tests.support.law import FAILURES, Reader, Writer, copy_of
-from tests.support.statements import FTS, RTREE, creates, dml, statements
+from tests.support.statements import FTS, RTREE, dml, openings, statements
 
 EXAMPLES = int(os.environ.get("HA_EXAMPLES", "300"))
 
@@ -44,7 +44,6 @@ units = st.builds(
 batches = st.builds(
     Batch, st.lists(units, min_size=1, max_size=3), st.sampled_from((True, True, True, False))
 )
-openings = st.lists(creates(), min_size=2, max_size=5)
 fillings = st.lists(dml, max_size=8)
 
 
@@ -133,7 +132,7 @@ def assert_equal(one: apsw.Connection, two: apsw.Connection) -> None:
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 @given(
-    opening=openings,
+    opening=openings(),
     filling=fillings,
     work=st.lists(batches, min_size=1, max_size=4),
     identify=st.sampled_from(list(Identify)),

@@ -56,10 +56,11 @@ def quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-tables = st.sampled_from(TABLES[:3] * 4 + TABLES[3:]).map(quoted)
+tables = st.sampled_from(TABLES[:3] * 15 + TABLES[3:]).map(quoted)
 columns = st.sampled_from(COLUMNS)
 values = st.sampled_from(_VALUES) | st.integers(0, 6).map(str)
 small = st.integers(0, 6).map(str)
+_insertable = st.sampled_from((*TABLES[:3] * 15, *TABLES[3:], VIEW, VIEW)).map(quoted)
 conflict = st.sampled_from(
     ("", "", "", "OR REPLACE", "OR IGNORE", "OR FAIL", "OR ABORT", "OR REPLACE", "OR ROLLBACK")
 )
@@ -98,7 +99,7 @@ def expressions(draw: st.DrawFn) -> str:
 
 @st.composite
 def inserts(draw: st.DrawFn) -> str:
-    table = draw(tables | st.just(quoted(VIEW)))
+    table = draw(_insertable)
     names = draw(st.lists(columns, min_size=1, max_size=4, unique=True))
     if draw(st.integers(0, 9)) == 0:
         names.append("rowid")
@@ -135,6 +136,21 @@ def deletes(draw: st.DrawFn) -> str:
 
 
 dml = st.one_of(inserts(), inserts(), inserts(), updates(), updates(), deletes())
+
+
+@st.composite
+def openings(draw: st.DrawFn) -> list[str]:
+    """A schema to begin with: the three usual tables, maybe others, maybe virtual ones."""
+    out = [
+        f"CREATE TABLE {quoted(table)}"
+        + draw(st.sampled_from(_DEFINITIONS)).format(other=draw(tables))
+        for table in TABLES[:3]
+    ]
+    out += draw(st.lists(st.one_of(creates(), indexes(), triggers()), max_size=3))
+    if draw(st.booleans()):
+        out.append(f"CREATE VIRTUAL TABLE {FTS} USING fts5(a, b)")
+        out.append(f"CREATE VIRTUAL TABLE {RTREE} USING rtree(id, x0, x1, +label)")
+    return out
 
 
 @st.composite
@@ -213,7 +229,7 @@ def indexes(draw: st.DrawFn) -> str:
                 "(a COLLATE NOCASE)",
                 "(a || b) WHERE c IS NOT NULL",
                 "(json_extract(a, '$'))",
-            )  # fmt: skip
+            )
         )
     )
     name = draw(st.sampled_from(("i1", "i2", "i3")))
@@ -294,7 +310,8 @@ def virtual(draw: st.DrawFn) -> str:
     if form == 12:
         return f"DELETE FROM {RTREE} WHERE x0 < {number}"
     if form == 13:
-        return f"ALTER TABLE {draw(st.sampled_from((FTS, RTREE)))} RENAME TO {draw(st.sampled_from((FTS, RTREE)))}"
+        old, new = draw(st.permutations((FTS, RTREE)))
+        return f"ALTER TABLE {old} RENAME TO {new}"
     return f"INSERT OR REPLACE INTO {RTREE} SELECT id, 1, 2, a FROM {draw(tables)}"
 
 
@@ -339,12 +356,10 @@ def savepoints(draw: st.DrawFn) -> str:
                 "ROLLBACK TO x",
                 "ROLLBACK TO y",
                 "ROLLBACK TO x",
-            )  # fmt: skip
+            )
         )
     )
 
 
 ddl = st.one_of(creates(), creates_as(), drops(), alters(), alters(), indexes(), triggers())
-statements = st.one_of(
-    dml, dml, dml, dml, ddl, ddl, virtual(), others(), savepoints()
-)  # fmt: skip
+statements = st.one_of(dml, dml, dml, dml, dml, dml, ddl, ddl, virtual(), others(), savepoints())
