@@ -14,12 +14,13 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from sqlalchemy.dialects.sqlite.base import SQLiteDialect
-from sqlalchemy.engine import URL
+from sqlalchemy.engine import URL, Connection, reflection
 from sqlalchemy.engine.interfaces import DBAPIConnection, IsolationLevel
 from sqlalchemy.pool import Pool, QueuePool
 
 import ha.dbapi
 from ha.dbapi.address import DEFAULT_PORT
+from ha.store.parse import CONTROL_TABLES
 
 
 class HaDialect(SQLiteDialect):
@@ -66,6 +67,18 @@ class HaDialect(SQLiteDialect):
 
     def detect_autocommit_setting(self, dbapi_conn: DBAPIConnection) -> bool:
         return bool(dbapi_conn.autocommit)
+
+    def _get_server_version_info(self, connection: Connection) -> tuple[int, ...]:
+        version = connection.exec_driver_sql("SELECT sqlite_version()").scalar_one()
+        return tuple(map(int, version.split(".")))
+
+    @reflection.cache
+    def get_table_names(  # type: ignore[override]
+        self, connection: Connection, schema: str | None = None, **kw: Any
+    ) -> list[str]:
+        """Without the tables that a node keeps for itself."""
+        names = super().get_table_names(connection, schema, **kw)  # type: ignore[no-untyped-call]
+        return [name for name in names if name not in CONTROL_TABLES]
 
     def do_ping(self, dbapi_connection: DBAPIConnection) -> bool:
         dbapi_connection.ping()
