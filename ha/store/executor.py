@@ -80,7 +80,10 @@ class Executor:
                 detail="a deferred foreign key has no parent row at the end of the transaction",
                 sqlite_code=apsw.SQLITE_CONSTRAINT_FOREIGNKEY,
             )
-        return self._recorder.finish()
+        try:
+            return self._recorder.finish()
+        except apsw.Error as error:
+            raise self.connection.translated(error) from error
 
     def discard(self) -> None:
         """The unit is given up; the caller rolls back."""
@@ -108,8 +111,11 @@ class Executor:
         raw = connection.raw
         writes = parsed.changes_file
         values = bind(params, parsed.parameters)  # type: ignore[arg-type]
-        if writes:
-            self._recorder.statement_begin(Traced(parsed.sql, parsed.verb, parsed.ddl))
+        try:
+            if writes:
+                self._recorder.statement_begin(Traced(parsed.sql, parsed.verb, parsed.ddl))
+        except apsw.Error as error:
+            raise connection.translated(error) from error
         try:
             rows = connection.rows(parsed.sql, values, max_rows)
         except HaError as error:
@@ -125,6 +131,9 @@ class Executor:
         except HaError:
             self._recorder.discard()
             raise
+        except apsw.Error as error:
+            self._recorder.discard()
+            raise connection.translated(error) from error
         dml = not parsed.ddl and parsed.pragma is None
         self._wrote = self._wrote or dml
         return Ran(parsed.columns, rows, raw.changes() if dml else 0, raw.last_insert_rowid())
