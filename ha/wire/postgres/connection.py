@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shlex
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -66,14 +66,17 @@ def _session(sessions: Sessions, wanted: str, user: str, identity: Identity) -> 
         return open_session(None, protocol="postgres", prepare_connection=prepare)
 
 
+def _words(options: str) -> list[str]:
+    """Cut at white space; a backslash keeps the next character."""
+    marked = re.sub(r"\\(.)", lambda m: f"\0{ord(m[1])}\0", options, flags=re.DOTALL)
+    return [re.sub(r"\0(\d+)\0", lambda m: chr(int(m[1])), word) for word in marked.split()]
+
+
 def _apply(settings: Settings, login: Login) -> None:
     """Start-up parameters, and those inside ``options`` (-c name=value, --name=value)."""
     values: list[tuple[str, str]] = []
     options = login.parameters.get("options", "")
-    try:
-        words = shlex.split(options.replace("\\ ", "\\\\ ")) if options else []
-    except ValueError as error:
-        raise Fatal("22023", f"malformed options {options!r}: {error}") from error
+    words = _words(options)
     i = 0
     while i < len(words):
         word = words[i]
