@@ -442,14 +442,24 @@ class Recorder:
             _, now = after[key]
             if _same(was, now):
                 continue
-            if info.without_rowid:
-                found = self._whole(info).get(key[1])  # type: ignore[call-overload]
-            else:
-                assert info.rowid is not None
-                rows = read_rows(self._connection, info, f"WHERE {quote(info.rowid)} = ?", key[1:])  # type: ignore[arg-type]
-                found = rows[0] if rows else None
+            row = now if now is not None else was
+            assert row is not None
+            found = self._present(info, key[1], row)
             return not _same(found, was)
         return False
+
+    def _present(self, info: TableInfo, rowid: object, row: Row) -> Row | None:
+        """The row that now has this rowid, or WITHOUT ROWID the key of ``row``."""
+        if info.rowid is not None:
+            assert isinstance(rowid, int)
+            found = read_rows(self._connection, info, f"WHERE {quote(info.rowid)} = ?", (rowid,))
+            return found[0] if found else None
+        key = tuple(row[info.columns.index(c)] for c in info.pk_columns)
+        if any(isinstance(v, RawText) for v in key):
+            return self._whole(info).get(tuple(map(_distinct, key)))
+        where = " AND ".join(f"{quote(c)} COLLATE BINARY IS ?" for c in info.pk_columns)
+        found = read_rows(self._connection, info, f"WHERE {where}", key)
+        return found[0] if found else None
 
     # --- statements that are no DML --------------------------------------------------
 

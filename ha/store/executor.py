@@ -122,7 +122,7 @@ class Executor:
             if not connection.in_transaction:
                 raise TransactionLost(error) from error
             if writes:
-                self._recorder.statement_failed()
+                self._statement_failed()
             raise
         if not writes:
             return Ran(parsed.columns, rows, 0, raw.last_insert_rowid())
@@ -137,6 +137,12 @@ class Executor:
         dml = not parsed.ddl and parsed.pragma is None
         self._wrote = self._wrote or dml
         return Ran(parsed.columns, rows, raw.changes() if dml else 0, raw.last_insert_rowid())
+
+    def _statement_failed(self) -> None:
+        try:
+            self._recorder.statement_failed()
+        except apsw.Error as error:
+            raise self.connection.translated(error) from error
 
     def _savepoint(self, parsed: Parsed) -> Ran:
         assert parsed.savepoint is not None
