@@ -465,6 +465,13 @@ class Recorder:
 
     def _look(self, traced: Traced) -> _Before:
         ddl = read_ddl(traced.sql)
+        if traced.verb == "ALTER" and self._connection.pragma("legacy_alter_table"):
+            raise HaError(
+                Code.REFUSED,
+                "ALTER TABLE is not allowed under PRAGMA legacy_alter_table: other nodes would"
+                " rename in triggers and views what it leaves here",
+                hint="PRAGMA legacy_alter_table = OFF",
+            )
         stats: dict[str, dict[int, Row]] = {}
         if traced.verb == "ANALYZE":
             stats = self._read_stats()

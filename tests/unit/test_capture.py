@@ -266,6 +266,16 @@ def test_row_changes_of_drop_table_come_before_it_without_its_own(writer: Writer
     ]
 
 
+def test_alter_table_as_it_once_was_is_refused(writer: Writer) -> None:
+    writer.transaction("CREATE TABLE t(a)")
+    writer.db.pragma("legacy_alter_table", True)
+    with pytest.raises(HaError, match="legacy_alter_table") as e:
+        writer.transaction("ALTER TABLE t RENAME TO u")
+    assert e.value.code is Code.REFUSED
+    writer.db.pragma("legacy_alter_table", False)
+    assert len(changes(writer.transaction("ALTER TABLE t RENAME TO u"))) == 1
+
+
 def test_create_table_as_travels_as_definition_and_rows(writer: Writer) -> None:
     captured = writer.transaction("CREATE TABLE t AS SELECT 1 AS a, 'x' AS \"b c\" WHERE random()")
     assert short(captured) == [(SQL, 'CREATE TABLE t(a,"b c")'), (INSERT, "t", None, (1, "x"))]
