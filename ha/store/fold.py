@@ -100,6 +100,8 @@ class Fold:
         """Waiting transactions stand in the log where they do not count: number them anew."""
         self.redone = 0
         self.position = control.position(connection, subject)
+        self._origins: dict[tuple[str, int], Seen] = {}
+        """What the entries of one :meth:`apply` changed of ``ha_origins``, written at its end."""
         self._parts = bool(connection.execute("SELECT count(*) FROM ha_parts"))
         self._halted = bool(
             connection.execute("SELECT count(*) FROM ha_dead_letters WHERE state = 'halted'")
@@ -125,6 +127,7 @@ class Fold:
             connection.execute("BEGIN IMMEDIATE")
             last: Entry | None = None
             self._in_place = True
+            self._origins.clear()
             for entry in entries:
                 if entry.sequence <= self.position.applied:
                     continue
@@ -147,6 +150,8 @@ class Fold:
                 last = entry
             if not self._in_place and self._outbox is not None:
                 self.redone += self._outbox.redo(connection, self._applier)
+            for (node, process_id), seen in self._origins.items():
+                control.set_origin_seen(connection, node, process_id, seen.number, seen.applied)
             if last is not None:
                 control.advance(
                     connection, self._subject, last.sequence, last.time_ns, last.payload
@@ -207,7 +212,6 @@ class Fold:
 
     def _one(self, entry: Entry, tentative: bool = False) -> Folded:
         """``tentative``: its effects are in the file already."""
-        connection = self._connection
         cs = decode(entry.payload)
         if cs.kind is Kind.BASE:
             return self._base(entry, cs)
@@ -225,15 +229,11 @@ class Fold:
         if verdict.counts and tentative and cs.kind is Kind.TRANSACTION:
             self._remember_virtual(entry, cs)
         elif verdict.counts and cs.kind is Kind.TRANSACTION:
-            connection.execute("SAVEPOINT ha_message")
             verdict, reason, count = self._effects(entry, cs, part.count if part else 0)
-            if not verdict.counts:
-                connection.execute("ROLLBACK TO ha_message")
-            connection.execute("RELEASE ha_message")
         if cs.origin is not None and verdict not in (Verdict.REPEATED, Verdict.FOREIGN):
             number = cs.origin.number
             applied = number if verdict.counts and cs.kind is Kind.TRANSACTION else seen.applied
-            control.set_origin_seen(connection, cs.node, cs.process_id, number, applied)
+            self._origins[cs.node, cs.process_id] = Seen(number, applied)
         if self._parts and cs.node:
             self._drop_parts(cs)
         schema = part is not None or any(c.command for c in cs.changes)
@@ -251,7 +251,11 @@ class Fold:
             applied = self._applier.apply(cs, self._identify, earlier)
             verdict = Verdict.APPLY if applied.applied else Verdict.FAILED
         else:
+            self._connection.execute("SAVEPOINT ha_message")
             verdict, applied = self._intercept(self._interceptor, entry, cs, earlier)
+            if not verdict.counts:
+                self._connection.execute("ROLLBACK TO ha_message")
+            self._connection.execute("RELEASE ha_message")
         if verdict.counts:
             self._remember_virtual(entry, cs)
         return verdict, applied.reason, applied.rows
@@ -301,8 +305,12 @@ class Fold:
     def _seen(self, cs: ChangeSet) -> Seen:
         if cs.origin is None:
             return Seen(0, 0)
-        seen = control.origin_seen(self._connection, cs.node, cs.process_id)
-        return Seen(seen.number, seen.applied)
+        key = (cs.node, cs.process_id)
+        known = self._origins.get(key)
+        if known is None:
+            seen = control.origin_seen(self._connection, *key)
+            known = Seen(seen.number, seen.applied)
+        return known
 
     def _virtual_seen(self, cs: ChangeSet) -> list[VirtualSeen]:
         return [
