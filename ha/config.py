@@ -26,7 +26,6 @@ from ha.core.durations import format_duration
 from ha.core.naming import DEFAULT_STREAM
 
 NOT_BUILT: dict[str, tuple[str, ...]] = {
-    "many databases in a folder": ("create-db-dir", "disable-db-sync"),
     "snapshots": ("from-latest-snapshot", "snapshot-interval", "disable-base-snapshot"),
     "leader mode": ("leader-addr", "leader-static", "grpc-insecure"),
     "the MySQL wire protocol": ("mysql-port", "mysql-user", "mysql-pass"),

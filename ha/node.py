@@ -21,6 +21,7 @@ from ha.engine.database import DatabaseOptions
 from ha.engine.databases import Databases
 from ha.engine.interceptors import load_interceptor
 from ha.engine.joining import LOCAL_EPOCH
+from ha.engine.place import Place
 from ha.engine.runtime import Runtime
 from ha.log import server as nats
 from ha.log.api import Broker
@@ -59,12 +60,19 @@ async def run(
     async with AsyncExitStack() as stack:
         broker = await stack.enter_async_context(_broker(config))
         databases = Databases(
-            broker, _database_options(config), runtime, stream=config.replication_stream
+            broker,
+            _database_options(config),
+            runtime,
+            stream=config.replication_stream,
+            place=_place(config),
+            follow=not config.disable_db_sync,
         )
         stack.callback(databases.close)
         async with trio.open_nursery() as nursery:
             for dsn in config.databases:
                 await databases.open(dsn.database_id, _store(config, dsn), nursery)
+            await databases.open_all(nursery)
+            nursery.start_soon(databases.follow)
             node = Node(databases)
             async with trio.open_nursery() as wires:
                 await _serve(config, node, wires)
@@ -243,6 +251,21 @@ def _database_options(config: Config) -> DatabaseOptions:
         interceptor=load_interceptor(config.interceptor) if config.interceptor else None,
         concurrent=config.concurrent_queries,
         standalone=config.nats_port == 0 and config.replication_url is None,
+    )
+
+
+def _place(config: Config) -> Place:
+    folder = None
+    if config.create_db_dir is not None:
+        folder = os.path.abspath(config.create_db_dir)
+        try:
+            os.makedirs(folder, exist_ok=True)
+        except OSError as error:
+            raise HaError(
+                Code.IO_ERROR, f"--create-db-dir {folder} cannot be used: {error}"
+            ) from error
+    return Place(
+        folder, config.memory, config.db_params, open_store=lambda dsn: _store(config, dsn)
     )
 
 

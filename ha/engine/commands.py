@@ -1,5 +1,5 @@
 """Commands of ours beside SQL: SHOW DATABASES, SET DATABASE, UNSET DATABASE, USE,
-SET ha.txseq, SHOW ha.txseq, HISTORY, UNDO, UNDOE, UNDOT.
+CREATE DATABASE, DROP DATABASE, SET ha.txseq, SHOW ha.txseq, HISTORY, UNDO, UNDOE, UNDOT.
 
 They are found by their first words before SQLite sees the text; nothing that SQLite would
 take begins so.
@@ -11,7 +11,7 @@ import re
 from typing import TYPE_CHECKING
 
 from ha.core.errors import Code, HaError
-from ha.engine.api import Column
+from ha.engine.api import Column, Status
 from ha.engine.command import END, FLAGS, NAME, Command, Done, name_in
 from ha.engine.history_commands import find_history_command
 
@@ -19,7 +19,12 @@ if TYPE_CHECKING:
     from ha.engine.databases import Databases
     from ha.engine.session import Session
 
-_OURS = re.compile(r"\s*(?:SHOW|SET|USE|UNSET|HISTORY|(?:EXPLAIN\s+)?UNDO[ET]?)\b", re.IGNORECASE)
+_OURS = re.compile(
+    r"\s*(?:SHOW|SET|USE|UNSET|(?:CREATE|DROP)\s+DATABASE|HISTORY|(?:EXPLAIN\s+)?UNDO[ET]?)\b",
+    re.IGNORECASE,
+)
+_CREATE = re.compile(rf"\s*CREATE\s+DATABASE\s+{NAME}{END}", FLAGS)
+_DROP = re.compile(rf"\s*DROP\s+DATABASE\s+{NAME}{END}", FLAGS)
 _SHOW = re.compile(rf"\s*SHOW\s+DATABASES{END}", FLAGS)
 _SET = re.compile(rf"\s*SET\s+DATABASE\s*(?:\bTO\b|=)\s*{NAME}{END}", FLAGS)
 _USE = re.compile(rf"\s*USE\s+{NAME}{END}", FLAGS)
@@ -55,6 +60,24 @@ def find_command(databases: Databases, session: Session, sql: str) -> Command | 
             return Done()
 
         return Command("UNSET", unset, (), match["remaining"] or "")
+    if match := _CREATE.match(sql):
+        dsn = name_in(match)
+
+        async def create() -> Done:
+            _outside_of_transaction(session, "CREATE DATABASE")
+            await databases.create(dsn)
+            return Done()
+
+        return Command("CREATE DATABASE", create, (), match["remaining"] or "")
+    if match := _DROP.match(sql):
+        dropped = name_in(match)
+
+        async def drop() -> Done:
+            _outside_of_transaction(session, "DROP DATABASE")
+            await databases.drop(dropped)
+            return Done()
+
+        return Command("DROP DATABASE", drop, (), match["remaining"] or "")
     if match := _SET_TXSEQ.match(sql):
         sequence = _sequence(match["value"])
 
@@ -71,6 +94,11 @@ def find_command(databases: Databases, session: Session, sql: str) -> Command | 
         columns = (Column("ha.txseq", "INTEGER"),)
         return Command("SHOW TXSEQ", txseq, columns, match["remaining"] or "")
     return find_history_command(session, sql)
+
+
+def _outside_of_transaction(session: Session, what: str) -> None:
+    if session.status is not Status.IDLE:
+        raise HaError(Code.IN_TRANSACTION, f"{what} cannot be part of a transaction")
 
 
 def _sequence(text: str) -> int:

@@ -146,6 +146,7 @@ class Committer:
         self._reset: LogReset | None = None
         self._verify = False
         self._stopping = False
+        self._refusal: HaError | None = None
         self._skips: set[int] = set()
         self.problem: HaError | None = None
         """Why the database refuses writes; None while all is well."""
@@ -224,7 +225,22 @@ class Committer:
         while self.applied < sequence:
             await self._applied_changed.wait()
 
+    def refuse(self, error: HaError) -> None:
+        """Take no new work from now on."""
+        self._refusal = error
+
+    def abandon(self, error: HaError) -> None:
+        """After :meth:`run` was cancelled: whoever still waits is told."""
+        self._fail_waiting(error)
+        under_way = list(self._under_way.values())
+        if self._flight is not None:
+            under_way += self._flight.units
+        for unit in under_way:
+            self._doubt(unit)
+
     def _check(self) -> None:
+        if self._refusal is not None:
+            raise self._refusal
         if self.problem is not None:
             raise self.problem
         if self._stopping:

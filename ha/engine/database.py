@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Self
+from functools import partial
+from typing import Protocol, Self
 
 import trio
 
@@ -36,6 +37,12 @@ class DatabaseOptions:
     standalone: bool = False
     policy: Policy = ALL
     interceptor: Interceptor | None = field(default=None)
+
+
+class Client(Protocol):
+    """Who uses a database: its sessions."""
+
+    async def evict(self, error: HaError, *, for_good: bool) -> None: ...
 
 
 class Database:
@@ -86,6 +93,7 @@ class Database:
         self.closing = False
         self.sessions: Counter[str] = Counter()
         """Open sessions by protocol."""
+        self.clients: set[Client] = set()
 
     @classmethod
     async def open(
@@ -168,6 +176,12 @@ class Database:
             hint="try again, or ask another node",
             sequence=self.committer.applied,
         )
+
+    async def evict(self, error: HaError, *, for_good: bool) -> None:
+        """Take the file from all sessions: see :meth:`ha.engine.session.Session.evict`."""
+        async with trio.open_nursery() as nursery:
+            for client in tuple(self.clients):
+                nursery.start_soon(partial(client.evict, error, for_good=for_good))
 
     def close(self) -> None:
         """After :meth:`run` has ended and no session is left."""

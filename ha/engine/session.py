@@ -7,8 +7,8 @@ pragma it set, TEMP objects.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from typing import TypeVar
 
 import apsw
@@ -75,8 +75,14 @@ class Session:
         self._changes = 0
         self._query_only = False
         self._closed = False
+        self._gone: HaError | None = None
+        self._lost: HaError | None = None
+        self._evicted: HaError | None = None
+        self._freed = trio.Event()
+        self._open_rows: set[OpenRows] = set()
         self._txseq = 0
         database.sessions[protocol] += 1
+        database.clients.add(self)
 
     # --- what it is ------------------------------------------------------------------
 
@@ -105,12 +111,16 @@ class Session:
         if database is not self._database:
             self._drop_own()
             self._database.sessions[self.protocol] -= 1
+            self._database.clients.discard(self)
             database.sessions[self.protocol] += 1
+            database.clients.add(self)
+            self._gone = self._lost = None
             self._database = database
             self._txseq = 0
 
     @asynccontextmanager
     async def history(self, since: Since) -> AsyncIterator[AsyncIterator[HistoryItem]]:
+        self._check_there()
         async with closing(self._database.history.items(since)) as items:
             yield items
 
@@ -124,6 +134,7 @@ class Session:
     ) -> UndoReport:
         if self.status is not Status.IDLE:
             raise HaError(Code.IN_TRANSACTION, f"{mode} cannot be part of a transaction")
+        self._check_there()
         self._check_writable()
         report = await undo(self._database, mode, since, rows, dry_run=dry_run)
         self._txseq = report.sequence or self._txseq
@@ -138,6 +149,7 @@ class Session:
         command = self._commands(self, sql) if self._commands else None
         if command is not None:
             return Prepared(sql, Kind.COMMAND, command.verb, command.columns, (), command.remaining)
+        self._check_there()
         return to_prepared(self._parse(sql))
 
     async def execute(
@@ -146,6 +158,7 @@ class Session:
         command = self._commands(self, sql) if self._commands else None
         if command is not None:
             return await command.run(max_rows)
+        self._check_there()
         parsed = self._parse(sql)
         require_single(parsed)
         if parsed.empty:
@@ -170,6 +183,7 @@ class Session:
         if len(statements) == 1:
             only = statements[0]
             return [await self.execute(only.sql, only.params, max_rows=max_rows)]
+        self._check_there()
         if self._pinned:
             return await self._transaction_on_own(statements, max_rows)
         if all(not p.changes_file for p in self._parse_known(statements)):
@@ -180,9 +194,10 @@ class Session:
     async def query(self, sql: str, params: Params = None) -> AsyncIterator[Rows]:
         command = self._commands(self, sql) if self._commands else None
         if command is not None:
-            async with command.open() as rows:
-                yield rows
+            async with command.open() as answer:
+                yield answer
             return
+        self._check_there()
         parsed = self._parse(sql)
         require_single(parsed)
         streams = not (parsed.empty or parsed.changes_file or parsed.transaction)
@@ -197,9 +212,11 @@ class Session:
             try:
                 connection.raw.set_last_insert_rowid(self._last_insert_id)
                 rows = OpenRows(self, connection, parsed, params)
+                self._open_rows.add(rows)
                 try:
                     yield rows
                 finally:
+                    self._open_rows.discard(rows)
                     rows.close()
             finally:
                 if own is None:
@@ -218,6 +235,42 @@ class Session:
         self._rollback()
         self._drop_own()
         self._database.sessions[self.protocol] -= 1
+        self._database.clients.discard(self)
+
+    # --- when the file goes away -----------------------------------------------------
+
+    async def evict(self, error: HaError, *, for_good: bool) -> None:
+        """Use nothing of the database's file any more, from when this returns.
+
+        ``for_good``: all that is asked of the session raises ``error`` from now on, until it
+        uses another database. Else it goes on with what takes the file's place; what it had
+        open is lost, and it is told so.
+        """
+        if for_good:
+            self._gone = error
+        if self._busy is not None:
+            if self._transaction:
+                self._aborted = error
+            else:
+                self._evicted = error
+            self._freed = trio.Event()
+            self._busy.interrupt()
+            await self._freed.wait()
+            self._evicted = None
+        for rows in self._open_rows:
+            rows.break_off(error)
+        if self._transaction:
+            self._abort(error)
+        elif self._pinned:
+            self._lost = error
+        self._drop_own()
+
+    def _check_there(self) -> None:
+        if self._gone is not None:
+            raise self._gone
+        if self._lost is not None:
+            error, self._lost = self._lost, None
+            raise error
 
     # --- parsing ---------------------------------------------------------------------
 
@@ -403,15 +456,25 @@ class Session:
         connection.session_changes = self._changes
 
     async def _run(self, connection: Connection, work: Callable[[], T], *, long: bool = False) -> T:
+        with self._using(connection):
+            return await self._database.runtime.run(connection, work, long=long)
+
+    @contextmanager
+    def _using(self, connection: Connection) -> Iterator[None]:
+        """What runs may be interrupted, by its client and by others who need what it holds."""
         self._raise_expired()
         self._busy = connection
         try:
-            result = await self._database.runtime.run(connection, work, long=long)
+            yield
+        except HaError:
+            if self._evicted is not None:
+                raise self._evicted from None
+            raise
         finally:
             self._busy = None
             self._give_up_expired()
+            self._freed.set()
         self._raise_expired()
-        return result
 
     # --- transactions ----------------------------------------------------------------
 
@@ -536,20 +599,13 @@ class Session:
         self, own: Executor, parsed: Parsed, params: Params, max_rows: int | None
     ) -> Ran:
         connection = own.connection
-        self._raise_expired()
         # An interrupt would end the transaction with the statement: writes have no budget.
-        self._busy = connection
-        try:
-            ran = await self._database.runtime.run(
+        with self._using(connection):
+            return await self._database.runtime.run(
                 connection,
                 lambda: own.run(parsed, params, max_rows),
                 long=parsed.changes_file,
             )
-        finally:
-            self._busy = None
-            self._give_up_expired()
-        self._raise_expired()
-        return ran
 
     async def _transaction_on_own(
         self, statements: Sequence[Statement], max_rows: int | None
@@ -652,8 +708,16 @@ class OpenRows:
         self._values = bind(params, parsed.parameters)
         self._cursor: apsw.Cursor | None = None
         self._ended = False
+        self._error: HaError | None = None
+
+    def break_off(self, error: HaError) -> None:
+        """There is no more to be had."""
+        self.close()
+        self._error = error
 
     async def fetch(self, count: int) -> list[tuple[Value, ...]]:
+        if self._error is not None:
+            raise self._error
         if self._ended:
             return []
         # An open cursor cannot be started again on a thread: it is there from the first.

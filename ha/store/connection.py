@@ -38,6 +38,8 @@ class Connection:
         self.ticks: int | None = None
         self.cancelled = False
         self.abandoned = False
+        self.generation = 0
+        """Of the file that it was opened on: see :class:`ha.store.file.Store`."""
         self.session_changes = 0
         """What ``changes()`` answers to a session that runs no write on this connection."""
         self._over = False

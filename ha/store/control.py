@@ -88,6 +88,14 @@ def position(connection: Connection, subject: str) -> Position:
     return Position(int(applied or 0), row[0], row[1], row[2])
 
 
+def uuid_of(connection: Connection) -> str | None:
+    """The identity of the database in a file, None if it has none (yet)."""
+    if not connection.execute("SELECT count(*) FROM sqlite_schema WHERE name = 'ha_log'"):
+        return None
+    uuid = connection.execute("SELECT uuid FROM ha_log WHERE id = 1")
+    return None if uuid is None else str(uuid)
+
+
 def advance(
     connection: Connection, subject: str, sequence: int, time_ns: int, payload: bytes
 ) -> None:

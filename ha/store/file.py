@@ -43,13 +43,19 @@ _OPEN_FLAGS = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE | apsw.SQLITE
 
 
 class Store:
-    """One database file. Not safe for concurrent use but through the engine's locks."""
+    """One database file. Not safe for concurrent use but through the engine's locks.
+
+    ``generation`` grows when the file is replaced: connections of an earlier one still see the
+    former file.
+    """
 
     def __init__(self, path: str, options: StoreOptions, *, temporary: str | None = None) -> None:
         self.path = path
         self.options = options
         self._temporary = temporary
         self._idle: list[Connection] = []
+        self.generation = 0
+        self.closed = False
         self._open()
 
     def _open(self) -> None:
@@ -93,14 +99,19 @@ class Store:
         except apsw.Error as error:
             raw.close(True)
             raise from_sqlite(error) from error
-        return Connection(raw)
+        return self._connection(raw)
+
+    def _connection(self, raw: apsw.Connection) -> Connection:
+        connection = Connection(raw)
+        connection.generation = self.generation
+        return connection
 
     def _open_applier(self) -> Connection:
         """Applies what others executed: no trigger fires, no constraint but uniqueness holds."""
         raw = self._raw()
         raw.config(apsw.SQLITE_DBCONFIG_ENABLE_TRIGGER, 0)
         raw.execute("PRAGMA foreign_keys = OFF; PRAGMA ignore_check_constraints = ON")
-        return Connection(raw)
+        return self._connection(raw)
 
     def _raw(self) -> apsw.Connection:
         try:
@@ -139,6 +150,9 @@ class Store:
         return connection
 
     def give_reader(self, connection: Connection) -> None:
+        if self.closed or connection.generation != self.generation:
+            connection.close()
+            return
         connection.rollback()
         self._idle.append(connection)
 
@@ -155,6 +169,7 @@ class Store:
             with contextlib.suppress(FileNotFoundError):
                 os.remove(self.path + suffix)
         os.replace(path, self.path)
+        self.generation += 1
         self._open()
 
     # --- life ------------------------------------------------------------------------
@@ -164,7 +179,22 @@ class Store:
             connection.close()
         self._idle.clear()
 
+    @property
+    def temporary(self) -> bool:
+        """Is the file in a private folder, that goes with the store?"""
+        return self._temporary is not None
+
+    def delete(self) -> None:
+        """Close it, and remove its files."""
+        self.close()
+        for suffix in ("-wal", "-shm", "-journal", ".incoming", ""):
+            with contextlib.suppress(FileNotFoundError):
+                os.remove(self.path + suffix)
+
     def close(self) -> None:
+        if self.closed:
+            return
+        self.closed = True
         self._close_all()
         if self._temporary is not None:
             shutil.rmtree(self._temporary, ignore_errors=True)
