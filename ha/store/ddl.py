@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import apsw
 
@@ -157,7 +158,7 @@ def is_done(connection: apsw.Connection, ddl: Ddl) -> bool:
     or CONSTRAINT of what is not in the table.
     """
     if ddl.verb == "CREATE":
-        found = _find(connection, ddl.name)
+        found = _find(connection, ddl.name, ddl.object)
         if found is None:
             return False
         kind, sql = found
@@ -165,18 +166,22 @@ def is_done(connection: apsw.Connection, ddl: Ddl) -> bool:
             return False
         return ddl.conditional or _same_text(ddl, sql)
     if ddl.verb == "DROP":
-        return _find(connection, ddl.name) is None
+        return _find(connection, ddl.name, ddl.object) is None
     if ddl.verb == "ALTER":
         return _is_alter_done(connection, ddl)
     return False
 
 
-def _find(connection: apsw.Connection, name: str) -> tuple[str, str | None] | None:
-    for kind, sql in connection.execute(
-        "SELECT type, sql FROM main.sqlite_schema WHERE name = ? COLLATE NOCASE", (name,)
-    ):
-        return kind, sql
-    return None
+def _find(
+    connection: apsw.Connection, name: str, like: str = "table"
+) -> tuple[str, str | None] | None:
+    """Type and text of what has this name. Triggers have names of their own."""
+    found: list[Any] = connection.execute(
+        "SELECT type, sql FROM main.sqlite_schema"
+        " WHERE name = ? COLLATE NOCASE AND (type = 'trigger') = (? = 'trigger')",
+        (name, like),
+    ).fetchall()
+    return (found[0][0], found[0][1]) if found else None
 
 
 def _same_text(ddl: Ddl, sql: str | None) -> bool:

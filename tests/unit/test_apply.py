@@ -556,6 +556,8 @@ def test_column_names_are_compared_as_sqlite_does() -> None:
         "DROP INDEX missing",
         "DROP TRIGGER missing",
         "DROP VIEW IF EXISTS missing",
+        "DROP TRIGGER k",
+        "CREATE TRIGGER t AFTER DELETE ON t BEGIN SELECT 2; END",
         "ALTER TABLE t ADD COLUMN b DEFAULT 'x y'",
         "ALTER TABLE t ADD b default 'x y'",
         "ALTER TABLE missing RENAME TO t",
@@ -574,6 +576,7 @@ def test_ddl_that_is_done_already(sql: str) -> None:
         "CREATE UNIQUE INDEX i ON t(a)",
         "CREATE VIEW v AS SELECT 1",
         "CREATE TRIGGER r AFTER INSERT ON t BEGIN SELECT 1; END",
+        "CREATE TRIGGER t AFTER DELETE ON t BEGIN SELECT 2; END",
         "CREATE VIRTUAL TABLE ft USING fts5(a)",
     )
     before = dump(reader.db)
