@@ -13,7 +13,7 @@ from contextlib import aclosing, asynccontextmanager
 import trio
 
 from ha.log import js_api
-from ha.log.connection import Client
+from ha.log.client import Client
 from ha.log.js_api import Api, JetStreamError
 from ha.log.ordered import OrderedConsumer
 

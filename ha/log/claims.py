@@ -15,7 +15,8 @@ import trio
 
 from ha.log import nats_wire as wire
 from ha.log.api import LogError, NodeNameTaken
-from ha.log.connection import Client, Connection, Disconnected, NoResponders
+from ha.log.client import Client
+from ha.log.connection import Connection, Disconnected, NoResponders
 
 _log = logging.getLogger("ha.log")
 

@@ -1,8 +1,8 @@
-"""A NATS connection for trio: one socket, kept up for ever, written to without waiting.
+"""A NATS connection for trio: one socket, written to without waiting.
 
-:class:`Client` connects, watches, and connects again; :class:`Connection` is one incarnation,
-with its subscriptions and requests, and is never revived: who needs another subscribes again
-on the next one. Nothing is kept for it while there is no connection.
+A :class:`Connection` is one incarnation, with its subscriptions and requests, and is never
+revived: who needs another subscribes again on the next one (:mod:`ha.log.client`). Nothing
+is kept for it while there is none.
 
 Why not nats-py: docs/decisions/0001-nats-client.md.
 """
@@ -11,31 +11,24 @@ from __future__ import annotations
 
 import json
 import logging
-import random
 import socket
-import ssl
-import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeAlias
-from urllib.parse import unquote, urlsplit
 
 import trio
 
-from ha.core.errors import Code, HaError
 from ha.log import nats_wire as wire
 from ha.log.api import LogError, NotSent
+from ha.log.endpoint import Endpoint
 
 _log = logging.getLogger("ha.log")
 
-_RECEIVE_SIZE = 256 * 1024
+RECEIVE_SIZE = 256 * 1024
 _MAX_BACKLOG = 64 * 1024 * 1024  # bytes that wait for a socket that does not take them
-_CONNECT_TIMEOUT = 5.0
 _PING_INTERVAL = 4.0
 _MAX_UNANSWERED = 2
-_BACKOFF_FIRST, _BACKOFF_LAST = 0.05, 2.0
-_SHORT_LIVED = 1.0  # a connection that is lost so soon is followed by a pause
 _REPLY_MEMORY = 300.0  # seconds after which an answer is not expected any more
 
 Stream: TypeAlias = "trio.SocketStream | trio.SSLStream[trio.SocketStream]"
@@ -53,61 +46,6 @@ class Disconnected(NotSent):
 
 class NoResponders(NotSent):
     """The server knows nobody who takes this subject: nobody got the message."""
-
-
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """One server. ``str()`` of it is safe to log."""
-
-    host: str
-    port: int
-    tls: bool = False
-    user: str | None = None
-    password: str | None = None
-
-    def __str__(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{'tls' if self.tls else 'nats'}://{host}:{self.port}"
-
-    def login(self) -> dict[str, object]:
-        """A name without a password is a token."""
-        if self.user is None:
-            return {}
-        if self.password is None:
-            return {"auth_token": self.user}
-        return {"user": self.user, "pass": self.password}
-
-
-def parse_urls(text: str) -> list[Endpoint]:
-    """``nats://[user:password@|token@]host[:port]`` or ``tls://…``, several with commas.
-
-    Raises HaError (BAD_REQUEST), without the secrets of the URL.
-    """
-    endpoints = [_parse_url(part.strip()) for part in text.split(",") if part.strip()]
-    if not endpoints:
-        raise HaError(Code.BAD_REQUEST, "no NATS URL: write nats://host:4222")
-    return endpoints
-
-
-def _parse_url(text: str) -> Endpoint:
-    try:
-        parts = urlsplit(text if "://" in text else f"nats://{text}")
-        port = parts.port or 4222
-    except ValueError:
-        raise HaError(Code.BAD_REQUEST, "bad port in a NATS URL: write nats://host:4222") from None
-    if parts.scheme not in ("nats", "tls") or not parts.hostname:
-        raise HaError(
-            Code.BAD_REQUEST,
-            f"bad NATS URL {parts.scheme}://{parts.hostname or ''}: "
-            "write nats://host:4222 or tls://host:4222",
-        )
-    return Endpoint(
-        host=parts.hostname,
-        port=port,
-        tls=parts.scheme == "tls",
-        user=None if parts.username is None else unquote(parts.username),
-        password=None if parts.password is None else unquote(parts.password),
-    )
 
 
 @dataclass(slots=True)
@@ -371,7 +309,7 @@ class Connection:
     async def _read(self) -> None:
         try:
             if self._tls is not None:
-                while data := await self._tls.receive_some(_RECEIVE_SIZE):
+                while data := await self._tls.receive_some(RECEIVE_SIZE):
                     self._feed(bytes(data))
             else:
                 assert self._socket is not None
@@ -379,7 +317,7 @@ class Connection:
                 while True:
                     await trio.lowlevel.wait_readable(self._socket)
                     try:
-                        data = receive(_RECEIVE_SIZE)
+                        data = receive(RECEIVE_SIZE)
                     except BlockingIOError:
                         continue
                     if not data:
@@ -430,179 +368,3 @@ class Connection:
             self._pongs.append(trio.Event())
             with suppress(Disconnected):
                 self.write(wire.PING)
-
-
-class Client:
-    """Keeps one connection up for ever. ``run`` it in a nursery.
-
-    ``tls``: the context for ``tls://`` servers and those that require TLS (default: the
-    system's authorities). ``name`` is shown in the server's monitoring.
-    """
-
-    def __init__(
-        self,
-        endpoints: Sequence[Endpoint],
-        *,
-        name: str,
-        rng: random.Random,
-        tls: ssl.SSLContext | None = None,
-    ) -> None:
-        self._pool = list(endpoints)
-        self._given = len(self._pool)
-        self._name = name
-        self._rng = rng
-        self._tls = tls
-        self.connection: Connection | None = None
-        self.connects = 0
-        self.last_error = "not connected yet"
-        self._up = trio.Event()
-        self._down = trio.Event()
-        self._down.set()
-        self.refused = trio.Event()  # the server does not know our credentials
-
-    @property
-    def connected(self) -> bool:
-        connection = self.connection
-        return connection is not None and not connection.is_closed
-
-    def require(self) -> Connection:
-        """The connection there is. Raises Disconnected."""
-        connection = self.connection
-        if connection is None or connection.is_closed:
-            raise Disconnected(f"no connection to the broker: {self.last_error}")
-        return connection
-
-    async def wait_up(self) -> Connection:
-        while True:
-            await self._up.wait()
-            connection = self.connection
-            if connection is not None and not connection.is_closed:
-                return connection
-            await trio.lowlevel.checkpoint()
-
-    async def wait_down(self) -> None:
-        if self.connected:
-            await self._down.wait()
-        else:
-            await trio.lowlevel.checkpoint()
-
-    def token(self) -> str:
-        """A random word for inboxes and names."""
-        return f"{self._rng.getrandbits(96):024x}"
-
-    async def run(self) -> None:
-        delay = _BACKOFF_FIRST
-        while True:
-            for endpoint in list(self._pool):
-                if await self._serve(endpoint):
-                    delay = _BACKOFF_FIRST
-                    break  # it was up: begin with the first again, at once
-            else:
-                await trio.sleep(delay * self._rng.uniform(0.8, 1.2))
-                delay = min(delay * 2, _BACKOFF_LAST)
-
-    async def _serve(self, endpoint: Endpoint) -> bool:
-        """Connect, and return when the connection is lost. False: it was none worth the name."""
-        try:
-            with trio.fail_after(_CONNECT_TIMEOUT):
-                connection, stream = await self._handshake(endpoint)
-        except (OSError, trio.TooSlowError, trio.BrokenResourceError, _HandshakeError) as error:
-            words = str(error) or type(error).__name__
-            if isinstance(error, trio.TooSlowError):
-                words = f"no connection within {_CONNECT_TIMEOUT:g} s"
-            self.last_error = f"{endpoint}: {words}"
-            _log.debug("no connection to %s", self.last_error)
-            if "authorization" in words.lower() or "authentication" in words.lower():
-                self.refused.set()
-            return False
-        since = trio.current_time()
-        connection.on_info = self._learn
-        self._learn(connection.info)
-        connection.attach(stream)
-        self.connection = connection
-        self.connects += 1
-        self._down = trio.Event()
-        self._up.set()
-        _log.info("connected to %s", endpoint)
-        try:
-            await connection.run()
-        finally:
-            self.last_error = f"{endpoint}: {connection.reason}"
-            self.connection = None
-            self._up = trio.Event()
-            self._down.set()
-        _log.warning("lost the connection to %s", self.last_error)
-        return trio.current_time() - since > _SHORT_LIVED
-
-    def _learn(self, info: dict[str, Any]) -> None:
-        """Other servers of the cluster, with the credentials of the first URL."""
-        given = self._pool[0]
-        for address in info.get("connect_urls") or ():
-            host, _, port = str(address).rpartition(":")
-            new = Endpoint(host.strip("[]"), int(port), given.tls, given.user, given.password)
-            if all((new.host, new.port) != (old.host, old.port) for old in self._pool):
-                self._pool.append(new)
-
-    async def _handshake(self, endpoint: Endpoint) -> tuple[Connection, Stream]:
-        stream: Stream
-        plain = stream = await trio.open_tcp_stream(endpoint.host, endpoint.port)
-        try:
-            plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            line, rest = await _read_line(stream, b"")
-            if not line.startswith(b"INFO "):
-                raise _HandshakeError("this is no NATS server")
-            info = json.loads(line[5:])
-            if endpoint.tls or info.get("tls_required"):
-                context = self._tls or ssl.create_default_context()
-                stream = trio.SSLStream(plain, context, server_hostname=endpoint.host)
-                await _tls_handshake(stream)
-                rest = b""
-            options: dict[str, object] = {
-                "verbose": False,
-                "pedantic": False,
-                "lang": "python-trio",
-                "version": f"{sys.version_info.major}.{sys.version_info.minor}",
-                "protocol": 1,
-                "headers": True,
-                "no_responders": True,
-                "echo": True,
-                "name": self._name,
-                **endpoint.login(),
-            }
-            await stream.send_all(wire.connect(options) + wire.PING)
-            while True:
-                line, rest = await _read_line(stream, rest)
-                if line.startswith(b"-ERR"):
-                    raise _HandshakeError(line[4:].decode(errors="replace").strip(" '"))
-                if line == b"PONG":
-                    break
-        except BaseException:
-            await trio.aclose_forcefully(stream)
-            raise
-        connection = Connection(endpoint, info, f"_INBOX.{self.token()}", trio.current_time())
-        if rest:
-            connection._feed(rest)
-        return connection, stream
-
-
-class _HandshakeError(Exception):
-    pass
-
-
-async def _read_line(stream: trio.abc.ReceiveStream, rest: bytes) -> tuple[bytes, bytes]:
-    while wire.CRLF not in rest:
-        data = await stream.receive_some(_RECEIVE_SIZE)
-        if not data:
-            raise _HandshakeError("the server closed the connection")
-        rest += bytes(data)
-        if len(rest) > wire.MAX_LINE:
-            raise _HandshakeError("this is no NATS server")
-    line, _, rest = rest.partition(wire.CRLF)
-    return line, rest
-
-
-async def _tls_handshake(stream: trio.SSLStream[trio.SocketStream]) -> None:
-    try:
-        await stream.do_handshake()
-    except trio.BrokenResourceError as error:
-        raise _HandshakeError(f"TLS: {error.__cause__ or error}") from error

@@ -16,7 +16,7 @@ import trio
 from ha.log import js_api
 from ha.log import nats_wire as wire
 from ha.log.api import LogError
-from ha.log.connection import Client
+from ha.log.client import Client
 from ha.log.js_api import Api, JetStreamError
 
 _log = logging.getLogger("ha.log")

@@ -38,8 +38,10 @@ from ha.log.api import (
 )
 from ha.log.catalogue import JetStreamCatalogue
 from ha.log.claims import Claim
-from ha.log.connection import Client, Connection, Reply, parse_urls
+from ha.log.client import Client
+from ha.log.connection import Connection, Reply
 from ha.log.durable import Durable
+from ha.log.endpoint import parse_urls
 from ha.log.js_api import Api, JetStreamError
 from ha.log.objects import Bucket
 from ha.log.ordered import READER_METADATA, OrderedConsumer

@@ -16,7 +16,8 @@ import trio
 
 from ha.log import nats_wire as wire
 from ha.log.api import Entry, LogError
-from ha.log.connection import Client, NoResponders, Reply
+from ha.log.client import Client
+from ha.log.connection import NoResponders, Reply
 
 # error codes of nats-server (server/errors.json)
 CONSUMER_NOT_FOUND = 10014

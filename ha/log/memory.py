@@ -166,7 +166,7 @@ class MemoryStream:
         self.last = 0
         self.max_payload = max_payload
         self._now_ns = now_ns or _trio_now_ns
-        self._dedupe_window = dedupe_window
+        self.dedupe_window = dedupe_window
         self._keep = keep
         self._subjects: dict[str, _Subject] = {}
         self._ids: dict[str, tuple[int, float]] = {}
@@ -238,7 +238,7 @@ class MemoryStream:
         if known is not None:
             return Ack(known, duplicate=True)
         self.last = subject.last = sequence = self.last + 1
-        if self._dedupe_window and message.message_id:
+        if self.dedupe_window and message.message_id:
             self._ids[message.message_id] = (sequence, now)
         entry = Entry(
             sequence, message.message_id, message.payload, self._now_ns(), message.headers
@@ -251,15 +251,15 @@ class MemoryStream:
         return Ack(sequence)
 
     def _known(self, message_id: str, now: float) -> int | None:
-        if not self._dedupe_window or not message_id:
+        if not self.dedupe_window or not message_id:
             return None
         ids = self._ids
         for oldest, (_, at) in list(_prefix(ids)):
-            if now - at < self._dedupe_window:
+            if now - at < self.dedupe_window:
                 break
             del ids[oldest]
         known = ids.get(message_id)
-        if known is None or now - known[1] >= self._dedupe_window:
+        if known is None or now - known[1] >= self.dedupe_window:
             return None
         return known[0]
 

@@ -22,7 +22,7 @@ import trio
 
 from ha.log import js_api
 from ha.log.api import Entry, LogError, NotSent, WrongLast
-from ha.log.connection import Client
+from ha.log.client import Client
 from ha.log.js_api import Api, JetStreamError
 from ha.log.ordered import OrderedConsumer
 

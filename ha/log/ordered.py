@@ -18,7 +18,8 @@ import trio
 from ha.log import js_api
 from ha.log import nats_wire as wire
 from ha.log.api import Entry, LogError, LogReset, ResetReason
-from ha.log.connection import Client, Connection, Disconnected
+from ha.log.client import Client
+from ha.log.connection import Connection, Disconnected
 from ha.log.js_api import Api, JetStreamError
 
 _log = logging.getLogger("ha.log")

@@ -12,7 +12,8 @@ from typing import Any
 import trio
 
 from ha.log.api import Broker
-from ha.log.connection import Client, parse_urls
+from ha.log.client import Client
+from ha.log.endpoint import parse_urls
 from ha.log.jetstream import JetStreamBroker, JetStreamOptions
 from ha.log.js_api import Api
 from ha.log.memory import MemoryBroker, MemoryStream
@@ -20,8 +21,6 @@ from ha.log.memory import MemoryBroker, MemoryStream
 
 class Harness(ABC):
     """One stream, and what can happen to it. Another implementation of the log gives its own."""
-
-    dedupe_window: float | None = None  # short enough to wait for, or None
 
     @abstractmethod
     def broker(self, node: str = "a") -> AbstractAsyncContextManager[Broker]: ...
@@ -45,17 +44,17 @@ class Harness(ABC):
         """The stream is deleted, and made anew."""
 
     @abstractmethod
+    async def shorten_window(self) -> float:
+        """Make the window in which ids are known short; seconds."""
+
+    @abstractmethod
     async def drop_before(self, sequence: int) -> None:
         """Let go of the messages before ``sequence``, as max_age does."""
 
 
 class MemoryHarness(Harness):
-    dedupe_window = 0.4
-
     def __init__(self) -> None:
-        self._stream = MemoryStream(
-            epoch="e1", max_payload=100_000, dedupe_window=self.dedupe_window
-        )
+        self._stream = MemoryStream(epoch="e1", max_payload=100_000)
         self._brokers: list[MemoryBroker] = []
 
     def broker(self, node: str = "a") -> AbstractAsyncContextManager[Broker]:
@@ -81,6 +80,10 @@ class MemoryHarness(Harness):
 
     async def recreate(self) -> None:
         self._stream.recreate("e2")
+
+    async def shorten_window(self) -> float:
+        self._stream.dedupe_window = 0.2
+        return 0.2
 
     async def drop_before(self, sequence: int) -> None:
         self._stream.drop_before(sequence)
@@ -117,6 +120,12 @@ class JetStreamHarness(Harness):
         await self.api(f"STREAM.DELETE.{self.stream}")
         del config["metadata"]
         await self.api(f"STREAM.CREATE.{self.stream}", config)
+
+    async def shorten_window(self) -> float:
+        config = (await self.api(f"STREAM.INFO.{self.stream}"))["config"]
+        config["duplicate_window"] = 200_000_000
+        await self.api(f"STREAM.UPDATE.{self.stream}", config)
+        return 0.2
 
     async def drop_before(self, sequence: int) -> None:
         await self.api(f"STREAM.PURGE.{self.stream}", {"seq": sequence})

@@ -21,8 +21,9 @@ from ha.core.errors import Code, HaError
 from ha.log import objects, ordered
 from ha.log.api import Ack, Entry, LogError, NodeNameTaken, NotSent, Outgoing, Subscription
 from ha.log.claims import Claim
-from ha.log.connection import Client, Endpoint, parse_urls
+from ha.log.client import Client
 from ha.log.durable import Durable
+from ha.log.endpoint import Endpoint, parse_urls
 from ha.log.jetstream import EPOCH, JetStreamBroker, JetStreamLog, JetStreamOptions
 from ha.log.js_api import format_time, parse_time
 from tests.conftest import NatsProcess
