@@ -269,7 +269,7 @@ class Recorder:
                     raise self._break(
                         Code.INTERNAL, f"table {name} changed outside of a transaction"
                     )
-                if info.has_virtual_columns or differing:
+                if info.has_virtual_columns or (differing and info.name in differing):
                     self._read(update, info)
                     return
                 operation = update.opcode
