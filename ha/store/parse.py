@@ -67,6 +67,7 @@ READING_PRAGMAS = frozenset(
     }
 )  # fmt: skip
 
+_REFRESH = "SELECT 1 FROM sqlite_schema LIMIT 1"
 _LEADING = re.compile(r"(?:\s+|--[^\n]*(?:\n|$)|/\*.*?(?:\*/|$)|;)*", re.DOTALL)
 _WORD = re.compile(r"[A-Za-z_]+")
 
@@ -182,6 +183,11 @@ def parse(connection: apsw.Connection, collector: Collector, sql: str) -> Parsed
         return False
 
     cursor = connection.cursor()
+    try:
+        # SQLite checks its copy of the schema when a statement runs, not when it is prepared.
+        cursor.execute(_REFRESH).fetchall()
+    except Exception as error:
+        raise from_sqlite(error) from error
     cursor.exec_trace = look
     collector.actions.clear()
     collector.listening = True
