@@ -148,8 +148,10 @@ class Planner:
             try:
                 return text, await self._session.prepare(text)
             except HaError as second:
-                if second.code is Code.SYNTAX_ERROR and error.code is Code.SYNTAX_ERROR:
-                    raise error from None
+                if second.code is error.code is Code.SYNTAX_ERROR or (
+                    second.message == error.message
+                ):
+                    raise error from None  # it knows the position
                 second.offset = None
                 raise second from None
 
