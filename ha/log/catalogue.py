@@ -72,7 +72,7 @@ class JetStreamCatalogue:
             stream=self._stream,
             subject=f"$KV.{self._bucket}.>",
             after=0,
-            check=lambda info, position: None,
+            check=lambda info, position, floor: None,
         )
         self._start(consumer.run)
         return consumer

@@ -52,7 +52,9 @@ class Claim:
             # connection the server has not given up yet.
             _log.warning("the last holder of the name %s does not answer", self._node)
         else:
-            other = str(json.loads(reply.payload).get("instance"))
+            other = "unknown"
+            with suppress(ValueError, KeyError, TypeError):
+                other = str(json.loads(reply.payload)["instance"])
             if other != self._instance:
                 raise self._taken(other)
         self._listen(connection)

@@ -1,5 +1,9 @@
 """The durable consumer of a node: it shows the node's position, and delivers nothing to us.
 
+It remembers for us as well: in its metadata stands up to where the stream held nothing
+beyond the node's position, so that a quiet log's position is still good after the stream
+has dropped what other logs wrote since.
+
 We read through an ordered consumer, which is faster; the durable one is moved after us. A
 server of 2.14 or later moves it at a word (CONSUMER.RESET, ADR-60). For older ones its
 messages are pulled, one at a time as ``max_ack_pending`` 1 wants it, and acknowledged up to
@@ -24,6 +28,7 @@ _log = logging.getLogger("ha.log")
 _INTERVAL = 0.5  # at least this long between two moves
 _RETRY = 2.0
 _RESET_SINCE = (2, 14)
+_POSITION, _FLOOR = "ha.position", "ha.floor"
 
 
 class Durable:
@@ -51,6 +56,8 @@ class Durable:
         self.detached = trio.Event()
         self._target = 0
         self._done = 0
+        self._floor = (0, 0)  # a position, and the floor that belongs to it
+        self._noted = (0, 0)
         self._wanted = trio.Event()
 
     def mark(self, sequence: int) -> None:
@@ -89,6 +96,23 @@ class Durable:
                 "another --name"
             )
         self._done = int(info["ack_floor"]["stream_seq"])
+        metadata = info["config"].get("metadata") or {}
+        with suppress(KeyError, ValueError):
+            self._floor = self._noted = (int(metadata[_POSITION]), int(metadata[_FLOOR]))
+
+    @property
+    def marked(self) -> int:
+        """The highest mark since the node started; 0 if there was none."""
+        return self._target
+
+    def floor_of(self, position: int) -> int:
+        """Up to where the stream held nothing of ours beyond ``position``; 0: not known."""
+        return self._floor[1] if position and position == self._floor[0] else 0
+
+    def note_floor(self, position: int, floor: int) -> None:
+        """All up to ``position`` is applied, and there was no more up to ``floor``."""
+        self._floor = (position, floor)
+        self._wanted.set()
 
     async def _deliver_policy(self, timeout: float) -> dict[str, object]:  # noqa: ASYNC109
         """``new`` and ``last`` as the sequence that they mean now: only such can be moved."""
@@ -112,15 +136,8 @@ class Durable:
         while not self.detached.is_set():
             await self._wanted.wait()
             self._wanted = trio.Event()
-            target = self._target
-            if target <= self._done:
-                continue
             try:
-                if self._can_reset():
-                    await self._reset(target)
-                else:
-                    await self._pull(target)
-                self._done = target
+                await self._follow()
                 await trio.sleep(_INTERVAL)
             except LogError as error:
                 if await self._is_gone():
@@ -134,6 +151,29 @@ class Durable:
                 _log.debug("consumer %s: %s", self.name, error)
                 await trio.sleep(_RETRY)
                 self._wanted.set()
+
+    async def _follow(self) -> None:
+        target = self._target
+        if target > self._done:
+            if self._can_reset():
+                await self._reset(target)
+            else:
+                await self._pull(target)
+            self._done = target
+        floor = self._floor
+        if floor != self._noted:
+            await self._note(*floor)
+            self._noted = floor
+
+    async def _note(self, position: int, floor: int) -> None:
+        path = f"{self._stream}.{self.name}"
+        config = (await self._api.call(f"CONSUMER.INFO.{path}"))["config"]
+        words = {_POSITION: str(position), _FLOOR: str(floor)}
+        config["metadata"] = {**(config.get("metadata") or {}), **words}
+        await self._api.call(
+            f"CONSUMER.CREATE.{path}.{self._subject}",
+            {"stream_name": self._stream, "config": config, "action": "update"},
+        )
 
     def _can_reset(self) -> bool:
         version = str(self._client.require().info.get("version", "0.0")).split(".")

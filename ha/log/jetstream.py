@@ -464,7 +464,16 @@ class JetStreamLog:
 
     @asynccontextmanager
     async def subscribe(self, after: int) -> AsyncIterator[OrderedConsumer]:
-        consumer = self._consumer(after, check=_SameStream())
+        def on_floor(position: int, floor: int) -> None:
+            if position == after or position == self._durable.marked:
+                self._durable.note_floor(position, floor)
+
+        consumer = self._consumer(
+            after,
+            check=_SameStream(),
+            floor=self._durable.floor_of(after),
+            on_floor=on_floor,
+        )
         try:
             yield consumer
         finally:
@@ -545,7 +554,7 @@ class _SameStream:
     def __init__(self) -> None:
         self._epoch: str | None = None
 
-    def __call__(self, info: dict[str, Any], position: int) -> None:
+    def __call__(self, info: dict[str, Any], position: int, floor: int) -> None:
         name = info["config"]["name"]
         first, last = int(info["state"]["first_seq"]), int(info["state"]["last_seq"])
         epoch = epoch_of(info)
@@ -561,15 +570,15 @@ class _SameStream:
             raise LogReset(
                 f"the stream {name} ends at {last}, before {position}", ResetReason.BEHIND, first
             )
-        if position and first > position + 1:
+        if position and first > floor + 1:
             raise LogReset(
-                f"messages between {position} and {first} are gone from {name}",
+                f"messages between {floor} and {first} are gone from {name}",
                 ResetReason.TRUNCATED,
                 first,
             )
 
 
-def _no_check(info: dict[str, Any], position: int) -> None:
+def _no_check(info: dict[str, Any], position: int, floor: int) -> None:
     pass
 
 

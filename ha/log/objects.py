@@ -238,7 +238,7 @@ class Bucket:
                 stream=self._stream,
                 subject=self._chunks(found.nuid),
                 after=0,
-                check=lambda info, position: None,
+                check=lambda info, position, floor: None,
             )
             self._start(consumer.run)
             try:

@@ -35,8 +35,8 @@ _FLOOR_INTERVAL = 60.0
 READER_METADATA = {"ha.role": "reader"}
 """Marks these consumers, so that lists of replicas leave them out."""
 
-CheckStream = Callable[[dict[str, Any], int], None]
-"""``STREAM.INFO, position``: raises LogReset when the position is no longer good."""
+CheckStream = Callable[[dict[str, Any], int, int], None]
+"""``STREAM.INFO, position, floor``: raises LogReset when the position is no longer good."""
 
 
 class OrderedConsumer:
@@ -45,8 +45,10 @@ class OrderedConsumer:
     ``after``: the position; or ``start_time_ns`` instead. ``check`` judges the stream at each
     start. ``headers_only``: payloads are left out.
 
-    ``position``: no message at or below it is still to come (from the server; what was
-    received may wait here). ``pending``: how many the server had left after the last one.
+    ``position``: of the last message that came from the server (it may wait here), or
+    ``after``. ``floor``: there was no further one up to there, as far as is known; the stream
+    may drop what it likes below it. ``on_floor(position, floor)`` is told when it rises.
+    ``pending``: how many the server had left after the last message.
     """
 
     def __init__(
@@ -60,6 +62,8 @@ class OrderedConsumer:
         check: CheckStream,
         start_time_ns: int | None = None,
         headers_only: bool = False,
+        floor: int = 0,
+        on_floor: Callable[[int, int], None] | None = None,
     ) -> None:
         self._client = client
         self._api = api
@@ -68,7 +72,9 @@ class OrderedConsumer:
         self._check = check
         self._start_time_ns = start_time_ns
         self._headers_only = headers_only
+        self._on_floor = on_floor
         self.position = after
+        self.floor = max(after, floor)
         self.pending = 0
         self.started = trio.Event()
         self._entries: list[Entry] = []
@@ -220,7 +226,7 @@ class OrderedConsumer:
             raise LogReset(f"the stream {self._stream} is gone", ResetReason.EPOCH)
         if isinstance(info, LogError):
             raise info
-        self._check(info, position)
+        self._check(info, position, max(position, self.floor))
         if isinstance(created, LogError):
             raise created
         if not feed.received:
@@ -250,7 +256,7 @@ class OrderedConsumer:
                 last_known = await self._raise_floor(feed, last_known)
 
     async def _raise_floor(self, feed: _Feed, last_known: int) -> int:
-        """Move the position of a quiet log up to where the stream was an interval ago.
+        """Move the floor of a quiet log up to where the stream was an interval ago.
 
         Else the stream would, in time, drop other logs' messages beyond our position, and a
         new connection could not tell them from ours.
@@ -258,8 +264,11 @@ class OrderedConsumer:
         try:
             consumer = await self._api.call(f"CONSUMER.INFO.{self._stream}.{feed.name}")
             delivered = int(consumer["delivered"]["consumer_seq"])
-            if not consumer.get("num_pending") and delivered == feed.received:
-                self.position = max(self.position, last_known)
+            all_here = not consumer.get("num_pending") and delivered == feed.received
+            if all_here and last_known > max(self.floor, self.position):
+                self.floor = last_known
+                if self._on_floor is not None:
+                    self._on_floor(self.position, self.floor)
             info = await self._api.call(f"STREAM.INFO.{self._stream}")
             return int(info["state"]["last_seq"])
         except LogError as error:

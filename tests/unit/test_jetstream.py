@@ -19,7 +19,17 @@ import trio_asyncio
 
 from ha.core.errors import Code, HaError
 from ha.log import objects, ordered
-from ha.log.api import Ack, Entry, LogError, NodeNameTaken, NotSent, Outgoing, Subscription
+from ha.log.api import (
+    Ack,
+    Entry,
+    LogError,
+    LogReset,
+    NodeNameTaken,
+    NotSent,
+    Outgoing,
+    ResetReason,
+    Subscription,
+)
 from ha.log.claims import Claim
 from ha.log.client import Client
 from ha.log.durable import Durable
@@ -435,13 +445,52 @@ async def test_a_quiet_log_keeps_a_good_position_while_another_moves_the_stream(
             assert len(await read(subscription, 1)) == 1
             await publish(busy, range(20))
             with trio.fail_after(10):
-                while subscription.position < 21:  # noqa: ASYNC110
+                while subscription.floor < 21:  # noqa: ASYNC110
                     await trio.sleep(0.05)
             await harness.drop_before(15)
             broker.client.require().close("for the test")
             await broker.client.wait_up()
             await publish(quiet, ["r"])
             assert [e.sequence for e in await read(subscription, 1)] == [22]
+
+
+async def test_a_quiet_log_keeps_a_good_position_over_a_restart_of_its_node(
+    harness: JetStreamHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ordered, "_HEARTBEAT", 0.1)
+    monkeypatch.setattr(ordered, "_SILENCE", 0.3)
+    monkeypatch.setattr(ordered, "_FLOOR_INTERVAL", 0.2)
+    async with harness.broker() as broker:
+        quiet, busy = await broker.log("quiet.db"), await broker.log("busy.db")
+        await publish(quiet, ["q", "r"])
+        async with quiet.subscribe(0) as subscription:
+            await read(subscription, 2)
+            await quiet.mark(2)
+            await publish(busy, range(20))
+            floor = "0"
+            with trio.fail_after(10):
+                while floor != "22":
+                    await trio.sleep(0.05)
+                    (info,) = await broker.consumers("quiet.db")
+                    floor = info["config"]["metadata"].get("ha.floor")  # type: ignore[index]
+            assert info["ack_floor"]["stream_seq"] == 2  # type: ignore[index]
+    await harness.drop_before(15)
+    async with harness.broker() as broker:
+        quiet = await broker.log("quiet.db")
+        async with quiet.subscribe(2) as subscription:
+            await publish(quiet, ["s"])
+            assert [e.sequence for e in await read(subscription, 1)] == [23]
+        async with quiet.subscribe(1) as subscription:  # an older copy of the file
+            with pytest.raises(LogReset) as reset, trio.fail_after(10):
+                await subscription.receive()
+            assert reset.value.reason is ResetReason.TRUNCATED
+    await harness.drop_before(24)
+    async with harness.broker() as broker:
+        quiet = await broker.log("quiet.db")
+        async with quiet.subscribe(2) as subscription:  # and one that missed 23
+            with pytest.raises(LogReset) as reset, trio.fail_after(10):
+                await subscription.receive()
+            assert reset.value.reason is ResetReason.TRUNCATED
 
 
 # --- the durable consumer ------------------------------------------------------------------------
