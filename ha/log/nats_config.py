@@ -83,10 +83,11 @@ def _scan_file(path: Path, outer: list[str], found: dict[str, str], depth: int) 
 
 @dataclass(frozen=True, slots=True)
 class Wrapper:
-    """What to write, and what to say on the command line."""
+    """What to write, and what to say on the command line. ``tls``: clients must use it."""
 
     text: str
     arguments: tuple[str, ...]
+    tls: bool
 
 
 def wrap(
@@ -141,7 +142,7 @@ def wrap(
         lines.append(f"include {json.dumps(relative)}")
     # Its log is how we know that it is ready, and why it is not.
     lines += ['log_file: ""', "syslog: false", 'remote_syslog: ""']
-    return Wrapper("\n".join(lines) + "\n", tuple(arguments))
+    return Wrapper("\n".join(lines) + "\n", tuple(arguments), "tls" in theirs)
 
 
 def _syncs_always(theirs: dict[str, str]) -> bool:

@@ -11,6 +11,7 @@ import logging
 import os
 import re
 import shutil
+import ssl
 import subprocess
 import sys
 from collections import deque
@@ -207,6 +208,20 @@ class NatsServer:
             password = quote(self._options.password or "", safe="")
             login = f"{quote(self._options.user, safe='')}:{password}@"
         return f"nats://{login}{host}:{port}"
+
+    @property
+    def tls(self) -> ssl.SSLContext | None:
+        """For a client of :attr:`url`, if the user's configuration demands TLS.
+
+        It verifies nothing: the other end is our own child on this machine, whatever names its
+        certificate has for others. None: no TLS.
+        """
+        if not self._wrapper.tls:
+            return None
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        return context
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:

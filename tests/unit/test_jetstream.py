@@ -36,6 +36,7 @@ from ha.log.durable import Durable
 from ha.log.endpoint import Endpoint, parse_urls
 from ha.log.jetstream import EPOCH, JetStreamBroker, JetStreamLog, JetStreamOptions
 from ha.log.js_api import format_time, parse_time
+from ha.log.server import NatsServer, ServerOptions
 from tests.conftest import NatsProcess
 from tests.support.log_harness import JetStreamHarness
 
@@ -177,6 +178,18 @@ async def test_tls(tmp_path: Path, make_nats_server: Callable[..., NatsProcess])
     untrusted = options(server, urls=f"tls://127.0.0.1:{server.port}", timeout=0.5)
     with pytest.raises(HaError, match=r"(?i)certificate"):
         await JetStreamBroker(untrusted, rng=RNG).__aenter__()
+
+
+async def test_the_embedded_server_may_demand_tls(tmp_path: Path) -> None:
+    certificate, key = self_signed(tmp_path)
+    config = tmp_path / "tls.conf"
+    config.write_text(f'tls {{ cert_file: "{certificate}", key_file: "{key}" }}\n')
+    async with NatsServer(ServerOptions(host="127.0.0.1", port=0, config=config)) as server:
+        mine = JetStreamOptions(urls=server.url, node="a", tls=server.tls)
+        async with JetStreamBroker(mine, rng=RNG) as broker:
+            assert (await (await broker.log(DB)).state()).last == 0
+    async with NatsServer(ServerOptions(host="127.0.0.1", port=0)) as server:
+        assert server.tls is None
 
 
 async def test_the_next_url_is_tried(
