@@ -91,6 +91,33 @@ class Runtime:
         await trio.lowlevel.checkpoint_if_cancelled()
         return result[0]
 
+    async def run_stoppable(self, work: Callable[[Callable[[], bool]], T]) -> T:
+        """Run long work on a thread. It is given a function that says True once nobody waits
+        for it any more; the caller, cancelled, waits until it has ended."""
+        stopped = False
+        result: list[T] = []
+        failure: list[Exception] = []
+
+        async def stop_when_cancelled() -> None:
+            nonlocal stopped
+            try:
+                await trio.sleep_forever()
+            finally:
+                stopped = True
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(stop_when_cancelled)
+            with trio.CancelScope(shield=True):
+                try:
+                    result.append(await self.run_in_thread(lambda: work(lambda: stopped)))
+                except Exception as error:
+                    failure.append(error)
+            nursery.cancel_scope.cancel()
+        if failure:
+            await trio.lowlevel.checkpoint_if_cancelled()
+            raise failure[0]
+        return result[0]
+
 
 class Limiter:
     """How many statements of a database may run at once; more wait, but not for ever."""

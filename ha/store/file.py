@@ -10,14 +10,14 @@ import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import apsw
 
 from ha.core.errors import Code, HaError
 from ha.store.connection import Connection, ConnectionHook
-from ha.store.copying import Copy
+from ha.store.copying import Copy, remove_left_over
 from ha.store.sqlite_errors import from_sqlite
 
 
@@ -69,6 +69,8 @@ class Store:
         folder = os.path.dirname(os.path.abspath(path))
         if options.vfs is None and not os.path.isdir(folder):
             raise HaError(Code.NOT_FOUND, f"no such folder: {folder}")
+        if options.vfs is None:
+            remove_left_over(folder)
         return cls(path, options)
 
     @classmethod
@@ -158,9 +160,19 @@ class Store:
 
     # --- whole copies ----------------------------------------------------------------
 
-    def copy(self) -> Copy:
-        """A consistent copy of the file in a temporary folder, while writes go on."""
-        return Copy(self.path, self.options.vfs)
+    def copy(self, stopped: Callable[[], bool] = lambda: False) -> Copy:
+        """A consistent copy of the file, in a folder beside it, while writes go on.
+
+        Takes long: run it on a thread. It ends with Stopped soon after ``stopped`` says so.
+        """
+        try:
+            return Copy(self.path, self.options.vfs, self._beside(), stopped)
+        except (apsw.Error, OSError) as error:
+            raise HaError(Code.IO_ERROR, f"cannot copy {self.path}: {error}") from error
+
+    def _beside(self) -> str | None:
+        """The folder of the file; None if that is no folder of the system."""
+        return os.path.dirname(os.path.abspath(self.path)) if self.options.vfs is None else None
 
     def replace_by(self, path: str) -> None:
         """Let the file at ``path`` take this one's place, before any client has seen it."""
