@@ -179,7 +179,8 @@ def check_virtual(one: apsw.Connection, two: apsw.Connection) -> None:
     """MATCH and range queries answer alike."""
     for sql in (
         f"SELECT rowid FROM {FTS} WHERE {FTS} MATCH 'one'",
-        f"SELECT rowid, CAST(a AS BLOB), CAST(b AS BLOB) FROM {FTS} WHERE {FTS} MATCH 'two OR three'",
+        f"SELECT rowid, CAST(a AS BLOB), CAST(b AS BLOB) FROM {FTS}"
+        f" WHERE {FTS} MATCH 'two OR three'",
         f"SELECT id, x0, x1, CAST(label AS BLOB) FROM {RTREE} WHERE x0 < 3 AND x1 > 1",
     ):
         answers = []
