@@ -35,6 +35,7 @@ from ha.wire.http.auth import Guard
 from ha.wire.http.databases import databases_blueprint
 from ha.wire.http.description import description_blueprint
 from ha.wire.http.errors import CLIENT_GONE
+from ha.wire.http.exchange import WHEN_GONE
 from ha.wire.http.health import Health, Readiness, health_blueprint
 from ha.wire.http.query import Call, QueryEndpoint
 
@@ -230,11 +231,17 @@ class _Front:
             await _refuse(scope, send, error_reply(error, status=status))
             return 0
         call = Call(database_id, scope["query_string"], scope["headers"])
+        when_gone = scope["extensions"].get(WHEN_GONE, _not_told)
         reply: Reply | None = None
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(_watch, receive, call, nursery.cancel_scope)
+        with trio.CancelScope() as running:
+
+            def stop() -> None:
+                call.abandon()
+                running.cancel()
+
+            when_gone(stop)
             reply = await self._endpoint.answer(call, body)
-            nursery.cancel_scope.cancel()
+            when_gone(None)
         if reply is not None:
             await send_reply(send, reply)
         return len(body)
@@ -292,12 +299,8 @@ def _header(scope: Scope, name: bytes) -> bytes | None:
     return None
 
 
-async def _watch(receive: Receive, call: Call, scope: trio.CancelScope) -> None:
-    """Stop the call when the client goes away."""
-    while (await receive())["type"] != "http.disconnect":
-        pass
-    call.abandon()
-    scope.cancel()
+def _not_told(call: object) -> None:
+    """Of a client that goes away: by servers that are not ours."""
 
 
 async def _refuse(scope: Scope, send: Send, reply: Reply) -> None:
