@@ -112,10 +112,10 @@ async def open_cluster(
             done.set()
 
 
-async def settle(nodes: list[TestNode]) -> int:
+async def settle(nodes: list[TestNode], seconds: float = 60) -> int:
     """Wait until all nodes contain all of the log; the sequence reached."""
     last = (await nodes[0].database.log.state()).subject_last
     for node in nodes:
-        with trio.fail_after(30):
+        with trio.fail_after(seconds):
             await node.database.committer.wait_applied(last)
     return last

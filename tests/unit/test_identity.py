@@ -158,7 +158,7 @@ async def test_half_read_cursors_do_not_stop_writers(tmp_path: Path) -> None:
             "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1000000)"
             " INSERT INTO t SELECT i, 'x' FROM n"
         )
-        await settle([one, two])
+        await settle([one, two], 240)
         readers = [one.session(), two.session()]
         async with (
             readers[0].query("SELECT * FROM t") as a,
@@ -168,7 +168,7 @@ async def test_half_read_cursors_do_not_stop_writers(tmp_path: Path) -> None:
                 assert len(await rows.fetch(10)) == 10
             for number in range(1_000):
                 await one.run("INSERT INTO t VALUES (?, 'y')", [2_000_000 + number])
-            await settle([one, two])
+            await settle([one, two], 240)
             for rows in (a, b):
                 count = 10
                 while chunk := await rows.fetch(50_000):
