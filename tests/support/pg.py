@@ -16,6 +16,7 @@ import psycopg
 import trio
 
 from ha.wire.postgres.config import Config, Limits
+from ha.wire.postgres.errors import PgError
 from ha.wire.postgres.server import serve
 from tests.support.cluster import TestNode, open_cluster
 
@@ -82,6 +83,17 @@ class PgServer:
         body = b"".join(f"{k}\0{v}\0".encode() for k, v in words.items()) + b"\0"
         await client.send_packet(struct.pack("!i", 3 << 16) + body)
         return client
+
+
+def sqlstate_of(work: Callable[[], object]) -> str | None:
+    """The SQLSTATE with which ``work`` fails, None if it does not."""
+    try:
+        work()
+    except PgError as error:
+        return error.sqlstate
+    except psycopg.Error as error:
+        return error.sqlstate
+    return None
 
 
 async def in_thread(work: Callable[[], T]) -> T:

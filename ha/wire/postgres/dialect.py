@@ -16,7 +16,8 @@ from sqlglot.dialects.postgres import Postgres
 from sqlglot.errors import SqlglotError
 from sqlglot.parsers.postgres import PostgresParser
 
-from ha.wire.postgres.lexer import tokenize, unquote
+from ha.wire.postgres.lexer import Token, tokenize, unquote
+from ha.wire.postgres.oids import BY_NAME
 
 # It warns when it cannot read a statement, which is no news to the operator of a node.
 logging.getLogger("sqlglot").setLevel(logging.ERROR)
@@ -65,12 +66,30 @@ def parameter(node: exp.Expr | None) -> int | None:
 _REPLACE = re.compile(r"replace\Z", re.IGNORECASE)
 
 
+def _array_types_renamed(tokens: list[Token]) -> list[Token]:
+    """``::oid[]`` becomes ``::_oid``, the name that PostgreSQL itself has for the type:
+    sqlglot knows arrays of its own types alone."""
+    significant = [i for i, token in enumerate(tokens) if token.kind != "space"]
+    for k in range(len(significant)):
+        texts = [tokens[j].text for j in significant[k : k + 6]]
+        at = 3 if texts[:1] == ["::"] and texts[2:3] == ["."] else 1
+        if texts[:1] != ["::"] or texts[at + 1 : at + 3] != ["[", "]"]:
+            continue
+        name = texts[at].lower()
+        if f"_{name}" in BY_NAME:
+            j = significant[k + at]
+            tokens[j] = Token("word", f"_{name}", tokens[j].start)
+            for position in significant[k + at + 1 : k + at + 3]:
+                tokens[position] = Token("space", " ", tokens[position].start)
+    return tokens
+
+
 def _plain(sql: str) -> str:
     """The same statement without what sqlglot's tokenizer stumbles over."""
     parts: list[str] = []
     unnamed = 0
     first = True
-    for token in tokenize(sql):
+    for token in _array_types_renamed(list(tokenize(sql))):
         text = token.text
         if token.kind == "param":
             if text[0] == "$" and text[1:].isdigit():
