@@ -24,57 +24,6 @@ MESSAGE = st.tuples(
 CONTROL = st.sampled_from([b"PING", b"PONG", b"+OK", b"-ERR 'Stale Connection'", b'INFO {"a":1}'])
 
 
-def received(message: Message) -> bytes:
-    """As the server sends it."""
-    sid, subject, reply, headers, payload = message
-    middle = b" ".join([subject, b"%d" % sid, *([reply] if reply else [])])
-    if headers:
-        sizes = b"%d %d" % (len(headers), len(headers) + len(payload))
-        return b"HMSG %b %b\r\n%b%b\r\n" % (middle, sizes, headers, payload)
-    return b"MSG %b %d\r\n%b\r\n" % (middle, len(payload), payload)
-
-
-class Recorder:
-    def __init__(self) -> None:
-        self.seen: list[object] = []
-        self.parser = wire.Parser(
-            lambda *message: self.seen.append(message), lambda *control: self.seen.append(control)
-        )
-
-
-@given(st.lists(MESSAGE | CONTROL, max_size=8), st.lists(st.integers(0, 3000), max_size=12))
-def test_whatever_the_cuts_the_same_comes_out(
-    items: list[Message | bytes], cuts: list[int]
-) -> None:
-    data = b"".join(i + b"\r\n" if isinstance(i, bytes) else received(i) for i in items)
-    recorder = Recorder()
-    borders = sorted({min(cut, len(data)) for cut in cuts} | {0, len(data)})
-    for start, stop in pairwise(borders):
-        recorder.parser.feed(data[start:stop])
-    expected: list[object] = [
-        i if isinstance(i, tuple) else (i.partition(b" ")[0], i.partition(b" ")[2]) for i in items
-    ]
-    assert recorder.seen == expected
-
-
-@given(st.lists(MESSAGE, max_size=3))
-def test_byte_by_byte(items: list[Message]) -> None:
-    recorder = Recorder()
-    for item in items:
-        for byte in received(item):
-            recorder.parser.feed(bytes([byte]))
-    assert recorder.seen == list(items)
-
-
-@pytest.mark.parametrize(
-    "data",
-    [b"MSG a x 3\r\nabc\r\n", b"MSG\r\n", b"HMSG a 1 z 3\r\nabc\r\n", b"x" * (wire.MAX_LINE + 1)],
-)
-def test_what_is_not_the_protocol_is_an_error(data: bytes) -> None:
-    with pytest.raises(wire.WireError):
-        Recorder().parser.feed(data)
-
-
 def test_commands() -> None:
     assert wire.publish(b"a.b", b"", b"", b"xy") == b"PUB a.b 2\r\nxy\r\n"
     assert wire.publish(b"a", b"r", b"", b"") == b"PUB a r 0\r\n\r\n"

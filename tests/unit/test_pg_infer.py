@@ -120,6 +120,8 @@ QUERIES = [
     ("UPDATE t SET id = 1 RETURNING ok, length(name)", [t.BOOL, t.INT8]),
     ("DELETE FROM t RETURNING day", [t.DATE]),
     ("SELECT value FROM generate_series(1, 3)", [t.INT8]),
+    ("SELECT value FROM generate_series(1, 3, 0.5)", [t.FLOAT8]),
+    ("SELECT value FROM generate_series('2024-01-01', '2024-01-03')", [t.TIMESTAMP]),
 ]
 
 

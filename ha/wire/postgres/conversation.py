@@ -68,6 +68,8 @@ class Answer:
     tag: str
     columns: tuple[ResultColumn, ...] = ()
     rows: list[Row] = field(default_factory=list)
+    binary: bool = False
+    """Of a BINARY cursor: in binary format where the client did not choose."""
 
 
 class Conversation:
@@ -176,9 +178,11 @@ class Conversation:
         if plan.command is not None:
             from ha.wire.postgres.perform import perform
 
-            answer = await perform(self, plan.command)
+            answer = await perform(self, plan.command, portal.values)
             portal.source = ListSource(answer.rows)
             portal.columns = answer.columns
+            if answer.binary and not portal.formats:
+                portal.formats = (1,)
             portal.tag = answer.tag
             portal.count = -1
         elif plan.kind is Kind.READ:

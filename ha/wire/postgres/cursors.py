@@ -6,6 +6,9 @@ transaction (WITH HOLD) keeps its rows, up to a limit.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from ha.core.values import Value
 from ha.engine.api import Kind
 from ha.wire.postgres import commands as k
 from ha.wire.postgres.conversation import Answer, Conversation, Cursor
@@ -16,7 +19,7 @@ from ha.wire.postgres.sources import QuerySource
 _STEP = 1000
 
 
-async def declare(c: Conversation, command: k.Declare) -> Answer:
+async def declare(c: Conversation, command: k.Declare, values: Sequence[Value] = ()) -> Answer:
     if c.transactions.status == "I" and not command.hold:
         raise PgError("25P01", "DECLARE CURSOR can only be used in transaction blocks")
     if command.name in c.cursors:
@@ -26,9 +29,9 @@ async def declare(c: Conversation, command: k.Declare) -> Answer:
     plan = await c.plan(command.sql)
     if plan.kind is not Kind.READ:
         raise PgError("42P11", "a cursor needs a SELECT")
-    if plan.parameters:
-        raise PgError("42P02", "there is no parameter $1")
-    source = await QuerySource.open(c.session, plan, [])
+    if len(plan.parameters) != len(values):
+        raise PgError("42P02", f"there is no parameter ${len(values) + 1}")
+    source = await QuerySource.open(c.session, plan, list(values))
     cursor = Cursor(command.name, plan, source, command.scroll, command.hold, command.binary)
     c.cursors[command.name] = cursor
     if c.transactions.status == "I":
@@ -42,7 +45,7 @@ async def fetch(c: Conversation, command: k.Fetch) -> Answer:
         raise PgError("34000", f'cursor "{command.cursor}" does not exist')
     rows = await _move(c, cursor, command.direction, command.count)
     tag = f"{command.tag} {len(rows)}"
-    return Answer(tag) if command.move else Answer(tag, cursor.plan.columns, rows)
+    return Answer(tag) if command.move else Answer(tag, cursor.plan.columns, rows, cursor.binary)
 
 
 async def close(c: Conversation, command: k.CloseCursor) -> Answer:

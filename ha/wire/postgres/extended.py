@@ -11,7 +11,7 @@ from ha.core.errors import HaError
 from ha.core.values import Value
 from ha.engine.api import Kind
 from ha.wire.postgres import backend
-from ha.wire.postgres.commands import Copy
+from ha.wire.postgres.commands import Copy, Declare, Fetch
 from ha.wire.postgres.conversation import Conversation, Portal, expand_formats
 from ha.wire.postgres.decode import decoder
 from ha.wire.postgres.errors import PgError
@@ -80,7 +80,9 @@ class Extended:
         async with c.running():
             plan = await c.plan(texts[0] if texts else "", message.parameter_oids)
         c.check_allowed(plan)
-        if plan.command is not None:
+        if isinstance(plan.command, Declare):
+            plan.parameters = (await c.plan(plan.command.sql, message.parameter_oids)).parameters
+        elif plan.command is not None:
             plan.columns = await describe_command(c, plan.command)
         c.statements[message.name] = plan
         c.channel.write(backend.PARSE_COMPLETE)
@@ -111,6 +113,11 @@ class Extended:
             c.channel.write(backend.parameter_description([p.oid for p in plan.parameters]))
             self._describe_columns(plan.columns, [0] * len(plan.columns))
             return
+        cursor = c.cursors.get(message.name)
+        if cursor is not None and message.name not in c.portals:  # SQL's cursors are portals too
+            columns = cursor.plan.columns
+            self._describe_columns(columns, [int(cursor.binary)] * len(columns))
+            return
         portal = self._portal(message.name)
         self._describe_columns(portal.columns, expand_formats(portal.formats, len(portal.columns)))
 
@@ -123,6 +130,18 @@ class Extended:
 
     async def _execute(self, message: Execute) -> None:
         c = self._c
+        if message.portal in c.cursors and message.portal not in c.portals:
+            count = message.max_rows or None
+            fetch = Fetch("FETCH", message.portal, "FORWARD", count)
+            columns = c.cursors[message.portal].plan.columns
+            c.portals[message.portal] = Portal(
+                Plan("", "", Kind.COMMAND, "FETCH", command=fetch), columns=columns
+            )
+            try:
+                await self._execute(Execute(message.portal, 0))
+            finally:
+                del c.portals[message.portal]
+            return
         portal = self._portal(message.portal)
         plan = portal.plan
         if plan.kind is Kind.EMPTY:
@@ -157,8 +176,11 @@ class Extended:
             c.statements.pop(message.name, None)
         else:
             portal = c.portals.pop(message.name, None)
+            cursor = c.cursors.pop(message.name, None) if portal is None else None
             if portal is not None:
                 await portal.aclose()
+            elif cursor is not None and cursor.source is not None:
+                await cursor.source.aclose()
         c.channel.write(backend.CLOSE_COMPLETE)
 
     def _statement(self, name: str) -> Plan:

@@ -312,6 +312,8 @@ class _Walk:
         types = [self.type(a, scope) for a in arguments]
         for argument, kind in zip(arguments, ARGUMENTS.get(name, ()), strict=False):
             self.want(argument, kind)
+        if name == "generate_series" and types:
+            return [_Column("value", _series(types))]
         if name == "unnest" and types and types[0] is not None:
             return [_Column("unnest", types[0].element)]
         return [_Column(n, kind) for n, kind in TABLE_FUNCTIONS.get(name, ())]
@@ -758,6 +760,14 @@ def _sum(kind: PgType | None) -> PgType:
     if kind in t.FLOATS:
         return t.FLOAT8
     return t.NUMERIC if kind is t.NUMERIC else t.INT8
+
+
+def _series(types: Sequence[PgType | None]) -> PgType | None:
+    """Of generate_series: numbers by numbers, or times by an interval's text."""
+    if unify(types[:2]) in t.TIMES | {t.TEXT}:
+        return t.TIMESTAMP
+    kind = unify(types)
+    return t.INT8 if kind in t.INTEGERS else kind
 
 
 def _renamed(columns: list[_Column], names: Sequence[str]) -> list[_Column]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from ha.core.errors import HaError
@@ -19,8 +19,10 @@ from ha.wire.postgres.sources import ListSource
 from ha.wire.postgres.tags import complete
 
 
-async def perform(c: Conversation, command: k.Command) -> Answer:
-    """Raises HaError, PgError."""
+async def perform(c: Conversation, command: k.Command, values: Sequence[Value] = ()) -> Answer:
+    """``values`` are the parameters of a DECLARE. Raises HaError, PgError."""
+    if isinstance(command, k.Declare):
+        return await cursors.declare(c, command, values)
     run = _PERFORMERS.get(type(command))
     if run is None:
         raise PgError("0A000", f"{command.tag} is not supported here")
@@ -293,7 +295,6 @@ _PERFORMERS: dict[type[k.Command], Callable[[Conversation, Any], Awaitable[Answe
     k.PrepareStatement: _prepare,
     k.ExecuteStatement: _execute,
     k.Deallocate: _deallocate,
-    k.Declare: cursors.declare,
     k.Fetch: cursors.fetch,
     k.CloseCursor: cursors.close,
 }

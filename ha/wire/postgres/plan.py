@@ -11,6 +11,7 @@ from ha.engine.api import Column, Kind, Prepared, SessionApi
 from ha.wire.postgres import oids as t
 from ha.wire.postgres.commands import Command, parse_command
 from ha.wire.postgres.errors import PgError
+from ha.wire.postgres.functions import TABLE_FUNCTIONS
 from ha.wire.postgres.infer import Inference, infer
 from ha.wire.postgres.lexer import number_parameters
 from ha.wire.postgres.oids import PgType
@@ -203,7 +204,10 @@ def _declared(oid: int) -> PgType | None:
 
 
 def _is_expression(column: Column) -> bool:
-    return column.origin is None and column.decltype is None
+    """SQLite knows no type for it: what a table function answers is of the call's types."""
+    if column.decltype:
+        return False
+    return column.origin is None or (column.table or "").lower() in TABLE_FUNCTIONS
 
 
 def _columns(prepared: Prepared, found: Inference, as_text: bool) -> tuple[ResultColumn, ...]:

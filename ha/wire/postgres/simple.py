@@ -5,7 +5,7 @@ from __future__ import annotations
 from ha.core.errors import HaError
 from ha.wire.postgres import backend
 from ha.wire.postgres.commands import Copy
-from ha.wire.postgres.conversation import Conversation, Portal
+from ha.wire.postgres.conversation import Conversation, Portal, expand_formats
 from ha.wire.postgres.errors import PgError
 from ha.wire.postgres.lexer import split_with_offsets
 
@@ -50,7 +50,9 @@ async def _one(conversation: Conversation, sql: str, *, more_follows: bool) -> N
     try:
         await conversation.open(portal, more_follows=more_follows)
         if portal.columns:
-            channel.write(backend.row_description([c.field() for c in portal.columns]))
+            formats = expand_formats(portal.formats, len(portal.columns))
+            fields = [c.field(f) for c, f in zip(portal.columns, formats, strict=True)]
+            channel.write(backend.row_description(fields))
         await conversation.send_rows(portal, 0)
     finally:
         await portal.aclose()
