@@ -26,7 +26,6 @@ from ha.core.durations import format_duration
 from ha.core.naming import DEFAULT_STREAM
 
 NOT_BUILT: dict[str, tuple[str, ...]] = {
-    "snapshots": ("from-latest-snapshot", "snapshot-interval", "disable-base-snapshot"),
     "leader mode": ("leader-addr", "leader-static", "grpc-insecure"),
     "the MySQL wire protocol": ("mysql-port", "mysql-user", "mysql-pass"),
     "proxying MySQL": (
@@ -51,7 +50,6 @@ NOT_BUILT: dict[str, tuple[str, ...]] = {
         "debezium-topics",
         "debezium-source-dsn",
     ),
-    "the remote client": ("remote", "execute"),
 }
 """Flags whose feature does not work yet, by feature: refused unless they have their default."""
 

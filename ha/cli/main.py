@@ -33,6 +33,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _command("version")
     except UsageError as error:
         return _refuse(str(error))
+    if config.remote is not None:
+        from ha.cli.client import run
+
+        return run(config)
     return _serve(config)
 
 

@@ -164,12 +164,15 @@ class Conversation:
     def _note(self, request: QueryRequest, response: QueryResponse) -> None:
         """What every response tells of the session."""
         session = self._session
-        if session is None:
-            return
-        response.txseq = session.txseq
+        if session is not None:
+            response.txseq = session.txseq
         if request.page_bytes:
-            known = session.database_id if self._is_chosen() else ""
-            response.session = session_state(session.status, known)
+            known = ""
+            if self._is_chosen():
+                ids = self._sessions.database_ids()
+                known = ids[0] if session is None else session.database_id
+            status = api.Status.IDLE if session is None else session.status
+            response.session = session_state(status, known)
 
     async def _run(self, request: QueryRequest) -> Encoded:
         session = await self._open(request.replication_id)
