@@ -115,6 +115,7 @@ def test_a_download_of_what_is_not_there(
 
 def test_the_latest_snapshot(two: Served, stub: object) -> None:
     ask = messages.LatestSnapshotRequest(replication_id="two.db")
+    two.call(two.databases.broker.stream._snapshots.clear)  # type: ignore[attr-defined]
     with pytest.raises(grpc.RpcError) as info:
         list(stub.LatestSnapshot(ask, timeout=10))  # type: ignore[attr-defined]
     assert info.value.code() is grpc.StatusCode.NOT_FOUND
