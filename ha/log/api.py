@@ -65,7 +65,8 @@ class LogError(Exception):
 
 
 class NotSent(LogError):
-    """Certain: nothing was sent, the log does not hold it."""
+    """Certain: the log does not hold it. Unless it is Refused, the reason passes by itself (no
+    connection, no leader): the same message may be sent again when the log is connected."""
 
 
 class Refused(NotSent):

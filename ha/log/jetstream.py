@@ -13,7 +13,7 @@ import logging
 import random
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
@@ -31,6 +31,7 @@ from ha.log.api import (
     LogError,
     LogReset,
     LogState,
+    NotSent,
     Outgoing,
     Refused,
     ResetReason,
@@ -52,6 +53,7 @@ HEADER_ROOM = 4096  # of max_payload, for the headers
 EPOCH = "ha.epoch"
 _DUPLICATE_WINDOW = 120.0
 _API_TIMEOUT = 5.0
+_LOOK_AGAIN = 1.0
 _DAY = 24 * 3600.0
 
 
@@ -95,6 +97,9 @@ class JetStreamBroker:
         self._stack = AsyncExitStack()
         self._logs: dict[str, JetStreamLog] = {}
         self._lock = trio.Lock()
+        self.leader = trio.Event()  # set while the stream takes messages
+        self.leader.set()
+        self.no_leader = trio.Event()  # set while it does not
         self.catalogue = JetStreamCatalogue(
             self.client,
             self.api,
@@ -299,6 +304,31 @@ class JetStreamBroker:
 
     # --- for logs ---
 
+    @property
+    def has_leader(self) -> bool:
+        """Whether the stream takes messages, as far as is known."""
+        return self.leader.is_set()
+
+    def lost_leader(self) -> None:
+        """Nobody took a message: look until somebody answers for the stream."""
+        if self.leader.is_set():
+            self.leader = trio.Event()
+            self.no_leader.set()
+            self._nursery.start_soon(self._find_leader)
+
+    async def _find_leader(self) -> None:
+        _log.warning("the stream %s has no leader", self.options.stream)
+        try:
+            while True:
+                with suppress(LogError):
+                    # The leader itself answers; without one nobody does.
+                    await self.api.retry(f"STREAM.INFO.{self.options.stream}", timeout=60)
+                    break
+                await trio.sleep(_LOOK_AGAIN)
+        finally:
+            self.no_leader = trio.Event()
+            self.leader.set()
+
     def start(self, run: Callable[[], Awaitable[None]]) -> None:
         """Run a task as long as the broker is open."""
         self._nursery.start_soon(run)
@@ -369,7 +399,7 @@ class JetStreamLog:
 
     @property
     def connected(self) -> bool:
-        return self._client.connected
+        return self._client.connected and self._broker.has_leader
 
     @property
     def detached(self) -> bool:
@@ -377,10 +407,22 @@ class JetStreamLog:
         return self._durable.detached.is_set()
 
     async def wait_connected(self) -> None:
-        await self._client.wait_up()
+        while not self.connected:
+            await self._client.wait_up()
+            await self._broker.leader.wait()
 
     async def wait_disconnected(self) -> None:
-        await self._client.wait_down()
+        if not self.connected:
+            await trio.lowlevel.checkpoint()
+            return
+        async with trio.open_nursery() as nursery:
+
+            async def until(wait: Callable[[], Awaitable[None]]) -> None:
+                await wait()
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(until, self._client.wait_down)
+            nursery.start_soon(until, self._broker.no_leader.wait)
 
     # --- publishing ---
 
@@ -389,6 +431,8 @@ class JetStreamLog:
 
     def _send(self, messages: Sequence[Outgoing], on_ack: AckCallback) -> Connection:
         connection = self._client.require()
+        if not self._broker.has_leader:
+            raise NotSent(f"the stream {self._stream} has no leader")
         now = trio.current_time()
         connection.forget_old_replies(now)
         limit = self.max_payload
@@ -424,8 +468,9 @@ class JetStreamLog:
                 return WrongLast(str(error), int(last) if last.isdigit() else None)
             return Refused(str(error)) if error.stored_nothing else error
         except js_api.Unavailable as error:
-            # No JetStream took it (no responders), or it says itself that it could not.
-            return Refused(str(error))
+            # Nobody took it (no responders), or JetStream says itself that it could not.
+            self._broker.lost_leader()
+            return NotSent(str(error))
         except LogError as error:
             return error
         return Ack(int(answer["seq"]), duplicate=bool(answer.get("duplicate")))

@@ -27,6 +27,7 @@ from ha.log.api import (
     NodeNameTaken,
     NotSent,
     Outgoing,
+    Refused,
     ResetReason,
     Subscription,
 )
@@ -302,9 +303,21 @@ async def test_the_smaller_limit_of_a_stream_holds(harness: JetStreamHarness) ->
 async def test_without_a_stream_a_publish_is_certainly_not_sent(harness: JetStreamHarness) -> None:
     async with harness.broker() as broker:
         log = await broker.log(DB)
+        config = (await harness.api(f"STREAM.INFO.{harness.stream}"))["config"]
         await harness.api(f"STREAM.DELETE.{harness.stream}")
-        with pytest.raises(NotSent):
+        with pytest.raises(NotSent) as not_sent:
             await log.publish_one(Outgoing("a", b""), 5)
+        assert not isinstance(not_sent.value, Refused), "it may be sent again"
+        assert not log.connected
+        with trio.fail_after(1):
+            await log.wait_disconnected()
+        with pytest.raises(NotSent):
+            log.publish([Outgoing("b", b"")], lambda index, outcome: None)
+        await harness.api(f"STREAM.CREATE.{harness.stream}", config)
+        with trio.fail_after(10):
+            await log.wait_connected()
+        assert log.connected
+        assert await log.publish_one(Outgoing("a", b""), 5) == Ack(1)
 
 
 @pytest.mark.parametrize(
