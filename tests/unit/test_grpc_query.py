@@ -334,3 +334,22 @@ def test_a_statement_may_open_its_transaction(stub: object, stream: Stream) -> N
     assert failed.session.transaction == messages.SessionState.TRANSACTION_OPEN
     assert not stream.ask("ROLLBACK").error
     other.close()
+
+
+def test_history_and_undo(stream: Stream) -> None:
+    wrote = stream.ask("INSERT INTO t VALUES (1, 'x')").txseq
+    response = stream.ask(f"HISTORY {wrote}")
+    assert list(response.result_set.columns) == ["seq", "sql", "timestamp"]
+    kinds = [value.type_url.rpartition(".")[2] for value in response.result_set.rows[0].values]
+    assert kinds == ["UInt64Value", "StringValue", "Timestamp"]
+    ((seq, sql, when),) = rows(response)
+    assert seq == wrote
+    assert "INSERT INTO t" in sql
+    assert when.seconds >= 0
+    undone = stream.ask(f"UNDO {wrote}")
+    assert not undone.error
+    assert undone.txseq > wrote
+    assert stream.rows("SELECT * FROM t") == []
+    stream.ask("BEGIN")
+    assert stream.ask(f"UNDO {wrote}").error_detail.code == "in_transaction"
+    stream.ask("ROLLBACK")

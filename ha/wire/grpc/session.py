@@ -285,8 +285,8 @@ class Conversation:
             self._session = session
         elif replication_id and not same_id(replication_id, session.database_id):
             await session.use_database(replication_id)
-        if replication_id:
-            self._chosen = True
+        if replication_id or len(self._sessions.database_ids()) == 1:
+            self._chosen = True  # and it stays so when another one is created
         if self._wanted:
             await session.wait_for(self._wanted)
             self._wanted = 0
