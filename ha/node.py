@@ -7,6 +7,7 @@ import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from random import SystemRandom
 
@@ -23,6 +24,7 @@ from ha.engine.interceptors import load_interceptor
 from ha.engine.joining import LOCAL_EPOCH
 from ha.engine.place import Place
 from ha.engine.runtime import Runtime
+from ha.engine.snapshots import SnapshotOptions
 from ha.log import server as nats
 from ha.log.api import Broker
 from ha.log.jetstream import JetStreamBroker, JetStreamOptions
@@ -70,7 +72,7 @@ async def run(
         stack.callback(databases.close)
         async with trio.open_nursery() as nursery:
             for dsn in config.databases:
-                await databases.open(dsn.database_id, _store(config, dsn), nursery)
+                await databases.open(dsn.database_id, _store(config, dsn), nursery, _since_ns(dsn))
             await databases.open_all(nursery)
             nursery.start_soon(databases.follow)
             node = Node(databases)
@@ -251,6 +253,10 @@ def _database_options(config: Config) -> DatabaseOptions:
         interceptor=load_interceptor(config.interceptor) if config.interceptor else None,
         concurrent=config.concurrent_queries,
         standalone=config.nats_port == 0 and config.replication_url is None,
+        snapshots=SnapshotOptions(
+            interval=config.snapshot_interval, base=not config.disable_base_snapshot
+        ),
+        from_snapshot=config.from_latest_snapshot,
     )
 
 
@@ -267,6 +273,19 @@ def _place(config: Config) -> Place:
     return Place(
         folder, config.memory, config.db_params, open_store=lambda dsn: _store(config, dsn)
     )
+
+
+def _since_ns(dsn: Dsn) -> int | None:
+    """When a dated copy was made."""
+    if dsn.since is None:
+        return None
+    try:
+        moment = datetime.strptime(dsn.since, "%Y-%m-%d %H:%M:%S").replace(tzinfo=UTC)
+    except ValueError as error:
+        raise HaError(
+            Code.BAD_REQUEST, f"{dsn.source!r} begins with a date that does not exist"
+        ) from error
+    return int(moment.timestamp()) * 10**9
 
 
 def _store(config: Config, dsn: Dsn) -> Store:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 
 import apsw
@@ -46,7 +46,7 @@ from ha.log.api import (
 )
 from ha.store import control
 from ha.store.executor import Executor
-from ha.store.fold import Fold, Folded, Halt
+from ha.store.fold import Fold, Folded, Gap, Halt
 from ha.store.outbox import messages_of
 from ha.store.sqlite_errors import from_sqlite
 
@@ -61,6 +61,9 @@ APPLY_BYTES = 4 * 1024 * 1024
 """Bounds of one SQLite transaction of foreign messages, so that catching up shows progress."""
 
 
+Recover = Callable[[int | None], Awaitable[int]]
+"""Is given the sequence up to which messages are missing, if that is known; returns the position
+in the log to go on from. Raises Mismatch if there is none."""
 Tap = Callable[[Entry, bool], None]
 """Takes an entry and whether it had an effect."""
 
@@ -147,6 +150,11 @@ class Committer:
         self._verify = False
         self._stopping = False
         self._refusal: HaError | None = None
+        self._resume_after = 0
+        self._missing: int | None = None
+        self.recover: Recover | None = None
+        """Brings the file up to where the log can be followed again, when that has forgotten
+        what comes next. Without it the database is severed then."""
         self._skips: set[int] = set()
         self.problem: HaError | None = None
         """Why the database refuses writes; None while all is well."""
@@ -253,8 +261,9 @@ class Committer:
         while True:
             self._inbox.clear()
             self._reset = None
+            after, self._resume_after = self._resume_after, 0
             async with (
-                self._log.subscribe(self._fold.position.applied) as subscription,
+                self._log.subscribe(max(after, self._fold.position.applied)) as subscription,
                 trio.open_nursery() as nursery,
             ):
                 nursery.start_soon(self._pump, subscription.receive)
@@ -404,6 +413,10 @@ class Committer:
                 fold.connection.rollback,
                 long=size > INLINE_BYTES,
             )
+        except Gap as gap:
+            self._applied(gap.before)
+            self._missing = gap.base
+            self._reset = LogReset(str(gap), ResetReason.TRUNCATED)
         except Halt as halt:
             self._applied(halt.before)
             position = entries.index(halt.entry)
@@ -1084,8 +1097,43 @@ class Committer:
                 await trio.sleep(0.2)
             else:
                 if reset is not None and reset.reason is ResetReason.TRUNCATED:
-                    self.sever(str(reset))
+                    await self._recover_from(reset)
                 break
+        await self._end_severed()
+
+    async def _recover_from(self, reset: LogReset) -> None:
+        """The log has forgotten what comes next, or may have."""
+        missing, self._missing = self._missing, None
+        if self.recover is None:
+            self.sever(str(reset))
+            return
+        try:
+            self._resume_after = await self.recover(missing)
+        except Mismatch as mismatch:
+            self.sever(str(mismatch))
+        else:
+            self.problem = None
+
+    def fall_behind(self, why: str) -> None:
+        """Nothing can be written until the file was brought up by a snapshot."""
+        self.problem = HaError(
+            Code.UNAVAILABLE,
+            f"the database is behind its log, at {self.applied}: {why}",
+            hint="the node brings itself up by a snapshot; until then it shows an older state",
+        )
+        logger.warning("behind the log at %d: %s", self.applied, why)
+        self._fail_waiting(self.problem)
+
+    def replaced(self, executor: Executor, fold: Fold) -> None:
+        """The file is another one now, further on in the log."""
+        for unit in self._under_way.values():
+            self._doubt(unit)
+        self._under_way.clear()
+        self._executor = executor
+        self._fold = fold
+        self._moved(fold.position.applied, schema=True)
+
+    async def _end_severed(self) -> None:
         if self.severed is not None:
             while True:
                 self._fail_waiting(self.problem or _not_written(self.severed))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol, Self
@@ -14,21 +16,28 @@ from ha.core.policy import ALL, Policy
 from ha.engine.committer import CommitOptions, Committer
 from ha.engine.history import History
 from ha.engine.joining import join
+from ha.engine.recovery import is_behind, recover
 from ha.engine.relay import Relay
-from ha.engine.runtime import Limiter, Runtime
+from ha.engine.runtime import Limiter, Runtime, SharedLock
+from ha.engine.snapshots import SnapshotOptions, Snapshots
 from ha.engine.statements import StatementCache
-from ha.log.api import Broker, Log
+from ha.log.api import Broker, Log, LogError, LogState
 from ha.store import control
+from ha.store.apply import Applier
 from ha.store.executor import Executor
 from ha.store.file import Store
 from ha.store.fold import Fold, Interceptor
 from ha.store.outbox import Outbox
+from ha.store.parse import CONTROL_TABLES
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class DatabaseOptions:
     """``patience``: seconds that a statement waits for its place among ``concurrent`` ones;
-    ``staleness``: seconds that a reader waits for its ``txseq``."""
+    ``staleness``: seconds that a reader waits for its ``txseq``; ``from_snapshot``: begin with
+    the newest snapshot if that is further on than the file."""
 
     commit: CommitOptions
     concurrent: int = 50
@@ -37,6 +46,8 @@ class DatabaseOptions:
     standalone: bool = False
     policy: Policy = ALL
     interceptor: Interceptor | None = field(default=None)
+    snapshots: SnapshotOptions = field(default_factory=SnapshotOptions)
+    from_snapshot: bool = False
 
 
 class Client(Protocol):
@@ -70,13 +81,7 @@ class Database:
             reader = store.connect(reading=True)
             relay = Relay(log, Outbox(store.executor), reader, options.commit.publish_timeout)
         self.relay = relay
-        self.fold = Fold(
-            store.applier,
-            log.subject,
-            options.commit.identify,
-            options.interceptor,
-            relay.outbox if relay is not None else None,
-        )
+        self.fold = self._make_fold()
         self.committer = Committer(
             database_id,
             log,
@@ -89,11 +94,25 @@ class Database:
             relay=relay,
         )
         self.history = History(log, self._ignored, lambda: self.committer.applied, runtime)
+        self.committer.recover = partial(recover, self)
+        self.replacing = SharedLock()
+        """Shared by those who copy the file, held alone by who replaces it."""
+        self.snapshots = Snapshots(self, options.snapshots)
         self.caught_up = trio.Event()
         self.closing = False
         self.sessions: Counter[str] = Counter()
         """Open sessions by protocol."""
         self.clients: set[Client] = set()
+
+    def _make_fold(self) -> Fold:
+        options = self.options
+        return Fold(
+            self.store.applier,
+            self.log.subject,
+            options.commit.identify,
+            options.interceptor,
+            self.relay.outbox if self.relay is not None else None,
+        )
 
     @classmethod
     async def open(
@@ -103,8 +122,12 @@ class Database:
         broker: Broker,
         options: DatabaseOptions,
         runtime: Runtime,
+        since_ns: int | None = None,
     ) -> Self:
-        """Find the file's place in its log. Raises HaError when it may not follow it."""
+        """Find the file's place in its log. Raises HaError when it may not follow it.
+
+        ``since_ns``: the broker's time from which a file that knows no place is to follow it.
+        """
         log = await broker.log(database_id)
         control.ensure(store.executor, log.subject)
         joined = await join(
@@ -117,6 +140,8 @@ class Database:
             timeout=options.commit.publish_timeout,
             standalone=options.standalone,
             policy=options.policy,
+            from_snapshot=options.from_snapshot,
+            since_ns=since_ns,
         )
         database = cls(database_id, store, log, broker, options, runtime)
         if joined.severed is not None:
@@ -128,14 +153,28 @@ class Database:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._mark_position)
             nursery.start_soon(self._catch_up)
+            nursery.start_soon(self.snapshots.run)
             await self.committer.run(task_status)
 
     async def _catch_up(self) -> None:
         """The database is ready once it contains what the log held when the node started."""
         if self.committer.severed is None:
-            state = await self.log.state()
+            state = await self._state_at_start()
             await self.committer.wait_applied(state.subject_last)
         self.caught_up.set()
+
+    async def _state_at_start(self) -> LogState:
+        """What the log held, once the file lacks nothing that it has forgotten."""
+        while True:
+            try:
+                state = await self.log.state()
+                while await is_behind(self, state):
+                    await self.committer.wait_applied(self.committer.applied + 1)
+            except LogError as error:
+                logger.info("the log of %s is not in reach: %s", self.id, error)
+                await trio.sleep(0.2)
+            else:
+                return state
 
     def _ignored(self, first: int) -> frozenset[int]:
         connection = self.store.take_reader()
@@ -176,6 +215,23 @@ class Database:
             hint="try again, or ask another node",
             sequence=self.committer.applied,
         )
+
+    def take_outbox(self) -> list[tuple[object, ...]]:
+        """What waits for the log, to be given to :meth:`reopen`."""
+        return self.relay.outbox.all_rows(self.store.executor) if self.relay is not None else []
+
+    def reopen(self, waiting: Sequence[tuple[object, ...]]) -> None:
+        """Go on with the file that has taken the former one's place."""
+        self.cache.clear()
+        store, relay = self.store, self.relay
+        if relay is not None:
+            relay.reopen(Outbox(store.executor), store.connect(reading=True))
+            store.applier.execute("BEGIN IMMEDIATE")
+            applier = Applier(store.applier.raw, CONTROL_TABLES)
+            relay.outbox.put_back(store.applier, waiting, applier)
+            store.applier.execute("COMMIT")
+        self.fold = self._make_fold()
+        self.committer.replaced(Executor(store.executor), self.fold)
 
     async def evict(self, error: HaError, *, for_good: bool) -> None:
         """Take the file from all sessions: see :meth:`ha.engine.session.Session.evict`."""

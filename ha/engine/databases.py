@@ -66,13 +66,22 @@ class Databases:
 
     # --- opening ---------------------------------------------------------------------
 
-    async def open(self, database_id: str, store: Store, nursery: trio.Nursery) -> Database:
-        """Open and run a database in ``nursery``. Raises HaError when its name is taken."""
+    async def open(
+        self,
+        database_id: str,
+        store: Store,
+        nursery: trio.Nursery,
+        since_ns: int | None = None,
+    ) -> Database:
+        """Open and run a database in ``nursery``. Raises HaError when its name is taken.
+
+        ``since_ns``: see :meth:`ha.engine.database.Database.open`.
+        """
         self._check_free(database_id)
         if isinstance(self.broker, MemoryBroker) and self._options.standalone:
             self._resume_local(self.broker, database_id, store)
         database = await Database.open(
-            database_id, store, self.broker, self._options, self._runtime
+            database_id, store, self.broker, self._options, self._runtime, since_ns
         )
         self._nursery = nursery
         running = _Running(database, trio.CancelScope(), trio.Event())

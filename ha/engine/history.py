@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TypeVar
 
 import trio
 
@@ -15,10 +13,9 @@ from ha.core.parts import Assembler, part_of
 from ha.core.since import Since
 from ha.core.sqltext import statement
 from ha.engine.api import HistoryItem
+from ha.engine.iterating import closing
 from ha.engine.runtime import Runtime
 from ha.log.api import Entry, Log, LogError
-
-T = TypeVar("T")
 
 MOST_STATEMENTS = 1_000
 """Statements of one transaction that history shows."""
@@ -228,17 +225,6 @@ class PastReader:
         self.missing = len(known) < part.count - 1
         parts = tuple(known[i] for i in sorted(known))
         return Past(entry.sequence, entry.time_ns, cs, parts)
-
-
-@asynccontextmanager
-async def closing(iterator: AsyncIterator[T]) -> AsyncIterator[AsyncIterator[T]]:
-    """Give the iterator back its resources, wherever the loop over it ends."""
-    try:
-        yield iterator
-    finally:
-        close = getattr(iterator, "aclose", None)
-        if close is not None:
-            await close()
 
 
 def _unreadable(error: Exception) -> HaError:

@@ -8,7 +8,6 @@ refused: it is never mixed with another database's log.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 import trio
@@ -19,18 +18,15 @@ from ha.core.parts import encode_all
 from ha.core.policy import ALL, Policy, Start
 from ha.engine.identity import Mismatch, check_identity
 from ha.engine.runtime import Runtime
+from ha.engine.snapshots import load_snapshot, newest, publish_snapshot
 from ha.log.api import Broker, Log, LogError, LogState, Outgoing, WrongLast
 from ha.store import content, control
-from ha.store.copying import copy_chunks, position_of, restore
 from ha.store.file import Store
 
 logger = logging.getLogger(__name__)
 
 LOCAL_EPOCH = "local"
 """The epoch of a log that lives in the node alone. Such a file may still become a base."""
-
-SNAPSHOT_PATIENCE = 60.0
-"""Seconds to wait for a base snapshot that the log speaks of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +46,13 @@ async def join(
     timeout: float,  # noqa: ASYNC109
     standalone: bool = False,
     policy: Policy = ALL,
+    from_snapshot: bool = False,
+    since_ns: int | None = None,
 ) -> Joined:
     """Make the file's position one from which its log can be followed.
+
+    ``from_snapshot``: begin with the newest snapshot, if it holds more than the file;
+    ``since_ns``: the broker's time up to which a file without a position holds all.
 
     Raises HaError when the file may not follow the log, before anything was changed.
     """
@@ -59,6 +60,9 @@ async def join(
         state = await _state(log, timeout)
         position = control.position(store.executor, log.subject)
         if position.uuid is not None and position.epoch == state.epoch:
+            if from_snapshot and await _is_behind_snapshot(broker, database_id, position):
+                await load_snapshot(store, database_id, broker, log, state, runtime)
+                position = control.position(store.executor, log.subject)
             try:
                 await check_identity(log, position)
             except Mismatch as mismatch:
@@ -71,19 +75,44 @@ async def join(
                 return Joined(
                     severed="its log is gone: the stream was made anew, or is another server's"
                 )
+            if await _has_snapshot(broker, database_id, state) and not standalone:
+                # The stream has forgotten all messages, but the log goes on.
+                if not empty:
+                    raise _not_its_log(log.subject)
+                await load_snapshot(store, database_id, broker, log, state, runtime)
+                return Joined()
             if await _open_log(
                 store, database_id, node, broker, log, runtime, state, empty, timeout
             ):
                 return Joined()
             continue
         if not empty:
-            await _adopt_equal(store, log, state)
+            if since_ns is not None:
+                await _join_since(store, log, state, since_ns)
+            else:
+                await _adopt_equal(store, log, state)
             return Joined()
         if policy.start is not Start.ALL:
             await _join_by_policy(store, log, state, policy)
             return Joined()
-        await _join_from_start(store, database_id, broker, log, state, runtime)
+        if from_snapshot and await _has_snapshot(broker, database_id, state):
+            await load_snapshot(store, database_id, broker, log, state, runtime)
+        else:
+            await _join_from_start(store, database_id, broker, log, state, runtime)
         return Joined()
+
+
+async def _has_snapshot(broker: Broker, database_id: str, state: LogState) -> bool:
+    """One of this log."""
+    info = await newest(broker, database_id)
+    return info is not None and info.epoch in (None, state.epoch)
+
+
+async def _is_behind_snapshot(broker: Broker, database_id: str, position: control.Position) -> bool:
+    info = await newest(broker, database_id)
+    if info is None or info.epoch not in (None, position.epoch):
+        return False
+    return info.sequence > position.applied
 
 
 async def _state(log: Log, timeout: float) -> LogState:  # noqa: ASYNC109
@@ -148,23 +177,6 @@ async def _open_log(
     return True
 
 
-async def publish_snapshot(
-    store: Store, database_id: str, broker: Broker, log: Log, runtime: Runtime
-) -> int:
-    """Put the file, as it is now, into the object store; the sequence that it contains."""
-    copy = await runtime.run_in_thread(store.copy)
-    try:
-        position: control.Position = await runtime.run_in_thread(
-            lambda: position_of(copy.path, log.subject)
-        )
-        sequence = position.applied
-        chunks = copy_chunks(copy.path, runtime.run_in_thread)
-        await broker.put_snapshot(database_id, chunks, {"seq": str(sequence)})
-        return sequence
-    finally:
-        copy.remove()
-
-
 async def _adopt_equal(store: Store, log: Log, state: LogState) -> None:
     """A file with content may follow a log that began with just this content."""
     entry = await log.entry(state.subject_first)
@@ -194,6 +206,32 @@ def _not_its_log(subject: str) -> HaError:
     )
 
 
+async def _join_since(store: Store, log: Log, state: LogState, since_ns: int) -> None:
+    """A copy that says when it was made, but not where in the log: what it may lack is replayed.
+
+    A copy of an existing node knows its place, in the table that it shares with us.
+    """
+    connection = store.executor
+    position = control.position(connection, log.subject)
+    before = position.applied or max(await log.sequence_at(since_ns) - 1, 0)
+    uuid = await _uuid_of(log, state)
+    connection.execute("BEGIN IMMEDIATE")
+    control.set_identity(connection, uuid, state.epoch)
+    control.set_position(connection, log.subject, before, None)
+    connection.execute("COMMIT")
+
+
+async def _uuid_of(log: Log, state: LogState) -> str | None:
+    """The identity that the log's last message names."""
+    entry = await log.entry(state.subject_last)
+    if entry is None:
+        return None
+    try:
+        return decode(entry.payload).uuid
+    except FormatError:
+        return None
+
+
 async def _join_by_policy(store: Store, log: Log, state: LogState, policy: Policy) -> None:
     """Begin somewhere in the log, on an empty file: the user's wish, not a fold."""
     if policy.start is Start.NEW:
@@ -204,13 +242,7 @@ async def _join_by_policy(store: Store, log: Log, state: LogState, policy: Polic
         before = min(policy.sequence - 1, state.subject_last)
     else:
         before = await log.sequence_at(policy.time_ns) - 1
-    entry = await log.entry(state.subject_last)
-    uuid: str | None = None
-    if entry is not None:
-        try:
-            uuid = decode(entry.payload).uuid
-        except FormatError:
-            uuid = None
+    uuid = await _uuid_of(log, state)
     connection = store.executor
     connection.execute("BEGIN IMMEDIATE")
     control.set_identity(connection, uuid, state.epoch)
@@ -243,43 +275,4 @@ async def _join_from_start(
     connection = store.executor
     connection.execute("BEGIN IMMEDIATE")
     control.set_identity(connection, None, state.epoch)
-    connection.execute("COMMIT")
-
-
-async def load_snapshot(
-    store: Store,
-    database_id: str,
-    broker: Broker,
-    log: Log,
-    state: LogState,
-    runtime: Runtime,
-) -> None:
-    """Replace the file's content by the latest snapshot. Raises HaError if there is none."""
-    headers: dict[str, str] | None = None
-    with trio.move_on_after(SNAPSHOT_PATIENCE):
-        while True:
-            headers = await broker.snapshot_headers(database_id)
-            if headers is not None:
-                break
-            logger.info("waiting for a snapshot of %s", database_id)
-            await trio.sleep(0.5)
-    if headers is None:
-        raise HaError(
-            Code.UNAVAILABLE,
-            f"the log {log.subject} begins at {state.subject_first}, and no snapshot holds what"
-            " came before",
-            hint="start a node that still has the database; it publishes a snapshot",
-        )
-    chunks: AsyncIterator[bytes] = broker.get_snapshot(database_id)
-    await restore(store, chunks, runtime.run_in_thread)
-    connection = store.executor
-    control.ensure(connection, log.subject)
-    position = control.position(connection, log.subject)
-    sequence = int(headers.get("seq", "0"))
-    if position.applied != sequence:
-        connection.execute("BEGIN IMMEDIATE")
-        control.set_position(connection, log.subject, sequence, None)
-        connection.execute("COMMIT")
-    connection.execute("BEGIN IMMEDIATE")
-    control.set_identity(connection, position.uuid, state.epoch)
     connection.execute("COMMIT")

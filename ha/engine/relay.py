@@ -32,6 +32,13 @@ class Relay:
         self._sent = 0
         self._wake = trio.Event()
 
+    def reopen(self, outbox: Outbox, reader: Connection) -> None:
+        """The database has another file."""
+        self._reader.close()
+        self.outbox = outbox
+        self._reader = reader
+        self.again()
+
     def wake(self) -> None:
         """Something may have changed: the outbox, the position, the connection."""
         self._wake.set()

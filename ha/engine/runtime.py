@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -117,6 +118,33 @@ class Runtime:
             await trio.lowlevel.checkpoint_if_cancelled()
             raise failure[0]
         return result[0]
+
+
+class SharedLock:
+    """Held by many at once, or by one alone. Who waits to be alone lets nobody in before it."""
+
+    def __init__(self) -> None:
+        self._entry = trio.Lock()
+        self._holders = 0
+        self._free = trio.Event()
+
+    @asynccontextmanager
+    async def shared(self) -> AsyncIterator[None]:
+        async with self._entry:
+            self._holders += 1
+        try:
+            yield
+        finally:
+            self._holders -= 1
+            self._free.set()
+
+    @asynccontextmanager
+    async def alone(self) -> AsyncIterator[None]:
+        async with self._entry:
+            while self._holders:
+                self._free = trio.Event()
+                await self._free.wait()
+            yield
 
 
 class Limiter:

@@ -31,7 +31,7 @@ from ha.engine.api import (
 )
 from ha.engine.command import Command, CompleteRows
 from ha.engine.database import Database
-from ha.engine.history import closing
+from ha.engine.iterating import closing
 from ha.engine.statements import columns_of, kind_of, require_single, to_prepared, to_result
 from ha.engine.turn import Turn
 from ha.engine.undoing import undo

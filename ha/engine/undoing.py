@@ -20,7 +20,8 @@ from ha.core.sqltext import statement
 from ha.core.undo import Mode, Planner, Request, Shape, Transaction, fold_name
 from ha.engine.api import Kind, Result, UndoReport
 from ha.engine.database import Database
-from ha.engine.history import History, Past, PastReader, closing
+from ha.engine.history import History, Past, PastReader
+from ha.engine.iterating import closing
 from ha.engine.unit import Stage, Unit
 from ha.log.api import Entry, LogError
 from ha.store import control
@@ -100,6 +101,7 @@ class _Undo:
         self._applied = 0
         self._news: deque[tuple[Entry, bool]] = deque()
         self._looking: Connection | None = None
+        self._subject = database.log.subject
 
     async def run(self) -> UndoReport:
         database = self._database
@@ -205,7 +207,8 @@ class _Undo:
         """In the transaction, maybe on a thread, and maybe several times."""
         connection = executor.connection
         self._catch_up()
-        if control.position(connection, self._database.log.subject).applied != self._applied:
+        replaced = connection.generation != self._database.store.generation
+        if replaced or control.position(connection, self._subject).applied != self._applied:
             raise _PlanAgain
         plan = self._planner.plan()
         partly = self._request.mode is not Mode.UNDO or self._request.rows is not None

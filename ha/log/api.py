@@ -50,7 +50,8 @@ class LogState:
     """``epoch`` names the stream's incarnation; sequences are 0 while there is no message.
 
     ``first`` and ``last`` bound the stream (any subject); ``subject_first`` and
-    ``subject_last`` this log.
+    ``subject_last`` this log. ``max_age``: seconds after which the stream forgets a message, 0
+    for never.
     """
 
     epoch: str
@@ -58,6 +59,7 @@ class LogState:
     last: int
     subject_first: int
     subject_last: int
+    max_age: float = 0.0
 
 
 class LogError(Exception):

@@ -555,6 +555,7 @@ class JetStreamLog:
             last=int(info["state"]["last_seq"]),
             subject_first=_sequence_of(first),
             subject_last=_sequence_of(last),
+            max_age=int(info["config"].get("max_age") or 0) / 1e9,
         )
 
     async def entry(self, sequence: int) -> Entry | None:

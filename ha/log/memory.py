@@ -165,6 +165,8 @@ class MemoryStream:
         self.epoch = epoch
         self.last = 0
         self.max_payload = max_payload
+        self.max_age = 0.0
+        """What the stream says of itself; for tests, which let go of messages themselves."""
         self._now_ns = now_ns or _trio_now_ns
         self.dedupe_window = dedupe_window
         self._keep = keep
@@ -285,6 +287,7 @@ class MemoryStream:
             last=self.last,
             subject_first=subject.entries[0].sequence if subject.entries else 0,
             subject_last=subject.last,
+            max_age=self.max_age,
         )
 
 

@@ -49,6 +49,16 @@ class Halt(Exception):
         self.before = before
 
 
+class Gap(Exception):
+    """A message was written by a node that had applied one which never came here, up to
+    ``base``: the stream had forgotten it. Nothing that follows can be applied."""
+
+    def __init__(self, base: int) -> None:
+        super().__init__(f"the stream no longer holds what was written up to {base}")
+        self.base = base
+        self.before: list[Folded] = []
+
+
 class InterceptorError(Exception):
     """An interceptor raised: the node halts before the message, as for one it cannot read."""
 
@@ -100,6 +110,9 @@ class Fold:
         """Waiting transactions stand in the log where they do not count: number them anew."""
         self.redone = 0
         self.position = control.position(connection, subject)
+        self.trusted = 0
+        """Bases up to here are known not to tell of a gap."""
+        self._current = self.position.applied
         self._origins: dict[tuple[str, int], Seen] = {}
         """What the entries of one :meth:`apply` changed of ``ha_origins``, written at its end."""
         self._parts = bool(connection.execute("SELECT count(*) FROM ha_parts"))
@@ -117,15 +130,17 @@ class Fold:
         """Apply entries beyond the position, in one SQLite transaction.
 
         ``skipped`` holds sequences that a SKIP message names. Raises Halt when it meets a
-        message that cannot be taken: those before it are then applied and committed. Raises
-        HaError when SQLite cannot commit: nothing has changed then.
+        message that cannot be taken, Gap when messages before it are missing: those that it
+        could take are then applied and committed. Raises HaError when SQLite cannot commit:
+        nothing has changed then.
         """
         connection = self._connection
         out: list[Folded] = []
-        halt: Halt | None = None
+        halt: Halt | Gap | None = None
         try:
             connection.execute("BEGIN IMMEDIATE")
             last: Entry | None = None
+            self._current = self.position.applied
             self._in_place = True
             self._origins.clear()
             for entry in entries:
@@ -142,12 +157,17 @@ class Fold:
                     self._halted = True
                     halt = Halt(entry, str(error), out)
                     break
+                except Gap as gap:
+                    gap.before = out
+                    halt = gap
+                    break
                 out.append(folded)
                 if not folded.verdict.counts:
                     control.set_ignored(connection, entry.sequence, folded.verdict.value)
                 if self._halted:
                     self._exhume(entry)
                 last = entry
+                self._current = entry.sequence
             if not self._in_place and self._outbox is not None:
                 self.redone += self._outbox.redo(connection, self._applier)
             for (node, process_id), seen in self._origins.items():
@@ -219,6 +239,9 @@ class Fold:
             return Folded(entry, Verdict.APPLY, kind=cs.kind)
         seen = self._seen(cs)
         verdict = judge(cs, self.position.uuid, seen, self._virtual_seen(cs))
+        known = max(self._current, self.trusted)
+        if cs.base is not None and cs.base > known and verdict is not Verdict.FOREIGN:
+            raise Gap(cs.base)
         part = part_of(cs)
         if part is not None and not part.last:
             if verdict is not Verdict.REPEATED and verdict is not Verdict.FOREIGN:

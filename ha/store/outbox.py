@@ -15,6 +15,7 @@ from ha.core.changeset import Change, ChangeSet, Identify, Origin, decode
 from ha.core.inverse import inverse_changes, inverse_sequences
 from ha.core.parts import changes_of, encode_all
 from ha.log.api import Outgoing
+from ha.store import control
 from ha.store.apply import Applier
 from ha.store.connection import Connection
 
@@ -74,6 +75,29 @@ class Outbox:
     def remove(self, connection: Connection, transaction: int) -> None:
         connection.execute("DELETE FROM ha_outbox WHERE transaction_id = ?", (transaction,))
         self.count(connection)
+
+    # --- into another file -----------------------------------------------------------
+
+    def all_rows(self, connection: Connection) -> list[tuple[object, ...]]:
+        """All that waits, for :meth:`put_back`."""
+        if not self.depth:
+            return []
+        return connection.raw.execute("SELECT * FROM ha_outbox ORDER BY position").fetchall()
+
+    def put_back(
+        self, connection: Connection, rows: Sequence[tuple[object, ...]], applier: Applier
+    ) -> None:
+        """Let what waited in a former file wait in this one, and stand in it: but for what the
+        log had of it by then. In the caller's transaction."""
+        for row in rows:
+            payload = row[-1]
+            assert isinstance(payload, bytes)
+            cs = decode(payload)
+            seen = control.origin_seen(connection, cs.node, cs.process_id)
+            if cs.origin is None or cs.origin.number > seen.number:
+                connection.raw.execute("INSERT INTO ha_outbox VALUES (?, ?, ?, ?)", row)
+        self.count(connection)
+        self.redo(connection, applier)
 
     # --- the suffix ------------------------------------------------------------------
 

@@ -1,0 +1,125 @@
+"""When the log has forgotten what comes next: go on by a snapshot, or find that nothing is missing.
+
+The stream forgets messages of all databases alike. Of a quiet database none may be missing
+although the stream begins beyond its position. What tells: the newest snapshot, since what the
+stream forgets a snapshot holds; and the positions of other nodes, which their consumers show.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+import trio
+
+from ha.core.errors import Code, HaError
+from ha.core.naming import durable_name
+from ha.engine.identity import Mismatch
+from ha.engine.snapshots import SnapshotInfo, fetch_snapshot, newest, settle_position
+from ha.log.api import LogError, LogState
+
+if TYPE_CHECKING:
+    from ha.engine.database import Database
+
+logger = logging.getLogger(__name__)
+_RETRY_FIRST, _RETRY_LAST = 0.2, 5.0
+
+
+async def recover(database: Database, missing: int | None) -> int:
+    """The position in the log to go on from; the file stands where that is right.
+
+    ``missing``: messages up to there are known to be missing. Raises Mismatch.
+    """
+    delay = _RETRY_FIRST
+    said = False
+    while True:
+        try:
+            state = await database.log.state()
+            if state.epoch != database.fold.position.epoch:
+                raise Mismatch("the stream was made anew: it is not the log of this file")
+            applied = database.committer.applied
+            if missing is not None and await _is_false_alarm(database, state, missing):
+                missing = None
+            if missing is not None and missing <= applied:
+                missing = None
+            info = await newest(database.broker, database.id)
+            if _serves(info, database, applied, missing):
+                assert info is not None
+                database.committer.fall_behind(f"the snapshot at {info.sequence} is being loaded")
+                await replace_by_snapshot(database, info)
+                continue
+            behind = missing or await _forgotten_position(database, state, applied)
+            if behind is None:
+                return max(applied, state.first - 1)
+            if not said:
+                said = True
+                database.committer.fall_behind(
+                    f"it lacks messages up to {behind}, which the stream has forgotten, and waits"
+                    " for a snapshot of a node that has them"
+                )
+        except (LogError, OSError) as error:
+            logger.warning("%s cannot be brought up yet: %s", database.id, error)
+        await trio.sleep(delay)
+        delay = min(delay * 2, _RETRY_LAST)
+
+
+async def is_behind(database: Database, state: LogState) -> bool:
+    """Does the file lack messages that the stream has forgotten? Raises LogError."""
+    applied = database.committer.applied
+    if state.first <= applied + 1:
+        return False
+    if _serves(await newest(database.broker, database.id), database, applied, None):
+        return True
+    return await _forgotten_position(database, state, applied) is not None
+
+
+def _serves(
+    info: SnapshotInfo | None, database: Database, applied: int, missing: int | None
+) -> bool:
+    if info is None or info.epoch not in (None, database.fold.position.epoch):
+        return False
+    return info.sequence > applied and info.sequence >= (missing or 0)
+
+
+async def _is_false_alarm(database: Database, state: LogState, missing: int) -> bool:
+    """A position that is no message of this log: of a node that began by --replication-policy."""
+    if missing < state.first:
+        return False
+    if await database.log.entry(missing) is None:
+        database.fold.trusted = missing
+        return True
+    return True  # it is there: it will come when we subscribe again
+
+
+async def _forgotten_position(database: Database, state: LogState, applied: int) -> int | None:
+    """Another node stands at a message that came after ours, and that the stream has forgotten."""
+    own = durable_name(database.id, database.options.commit.node)
+    best = applied
+    for consumer in await database.broker.consumers(database.id):
+        if consumer.get("name") == own:
+            continue
+        floor = consumer.get("ack_floor")
+        reached = floor.get("stream_seq") if isinstance(floor, dict) else None
+        if isinstance(reached, int) and reached < state.first:
+            best = max(best, reached)
+    return best if best > applied else None
+
+
+async def replace_by_snapshot(database: Database, info: SnapshotInfo) -> None:
+    """Put the newest snapshot in the file's place, under running sessions."""
+    path = await fetch_snapshot(database)
+    error = HaError(
+        Code.SERIALIZATION_FAILURE,
+        "the database was replaced by a newer snapshot while this was open",
+        hint="run it again",
+    )
+    async with database.replacing.alone():
+        await database.evict(error, for_good=False)
+        # From here to the end nothing waits, so nobody sees anything in between.
+        waiting = database.take_outbox()
+        epoch = database.fold.position.epoch
+        assert epoch is not None
+        database.store.replace_by(path)
+        settle_position(database.store, database.log.subject, info, epoch)
+        database.reopen(waiting)
+    logger.info("%s goes on from the snapshot at %d", database.id, info.sequence)

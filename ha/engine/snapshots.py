@@ -1,0 +1,273 @@
+"""Snapshots: whole copies of a database in the object store, with the sequence they contain.
+
+They are what lets a node begin where the log does not. So one is taken before the stream
+forgets a message that none holds, and by a node that starts beyond the newest one. Whoever
+comes first takes it; the others see that it is there.
+"""
+
+from __future__ import annotations
+
+import logging
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import trio
+
+from ha.core.errors import Code, HaError
+from ha.core.policy import Start
+from ha.engine.iterating import closing
+from ha.engine.runtime import Runtime
+from ha.log.api import Broker, Log, LogError, LogState, WrongLast
+from ha.store import content, control
+from ha.store.copying import copy_chunks, position_of, receive, restore
+from ha.store.file import Store
+
+if TYPE_CHECKING:
+    from ha.engine.database import Database
+
+logger = logging.getLogger(__name__)
+
+SNAPSHOT_PATIENCE = 60.0
+"""Seconds to wait for a snapshot that the log speaks of."""
+_GUARD_LONGEST = 600.0
+_GUARD_SHORTEST = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotOptions:
+    """``interval``: seconds from one to the next, 0 for none by time; ``base``: take one rather
+    than let what no snapshot holds be forgotten; ``jitter``: seconds among which nodes that
+    start together spread, so that one of them takes the snapshot."""
+
+    interval: float = 0.0
+    base: bool = True
+    jitter: float = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotInfo:
+    """What the object store says of the newest snapshot. ``epoch``: of the log that it belongs
+    to, None if an existing node took it."""
+
+    sequence: int
+    epoch: str | None
+    uuid: str | None
+
+
+async def newest(broker: Broker, database_id: str) -> SnapshotInfo | None:
+    """Raises LogError."""
+    headers = await broker.snapshot_headers(database_id)
+    if headers is None:
+        return None
+    text = headers.get("seq", "0")
+    sequence = int(text) if text.isdigit() else 0
+    return SnapshotInfo(sequence, headers.get("epoch"), headers.get("uuid"))
+
+
+async def publish_snapshot(
+    store: Store, database_id: str, broker: Broker, log: Log, runtime: Runtime
+) -> int:
+    """Put the file, as it is now, into the object store; the sequence that it contains.
+
+    0 if the newest snapshot holds all of it, or another node put one meanwhile. Raises LogError,
+    and HaError when the file cannot be copied.
+    """
+    copy = await runtime.run_stoppable(store.copy)
+    try:
+        position: control.Position = await runtime.run_in_thread(
+            lambda: position_of(copy.path, log.subject)
+        )
+        former = await newest(broker, database_id)
+        ours = former is not None and former.epoch in (None, position.epoch)
+        if former is not None and ours and former.sequence >= position.applied:
+            return 0
+        headers = {"seq": str(position.applied)}
+        if position.epoch is not None:
+            headers["epoch"] = position.epoch
+        if position.uuid is not None:
+            headers["uuid"] = position.uuid
+        async with closing(copy_chunks(copy.path, runtime.run_in_thread)) as chunks:
+            await broker.put_snapshot(database_id, chunks, headers)
+    except WrongLast:
+        return 0
+    finally:
+        copy.remove()
+    logger.info("snapshot of %s at %d", database_id, position.applied)
+    return position.applied
+
+
+async def load_snapshot(
+    store: Store,
+    database_id: str,
+    broker: Broker,
+    log: Log,
+    state: LogState,
+    runtime: Runtime,
+) -> None:
+    """Replace the file's content by the newest snapshot. Raises HaError if there is none."""
+    with trio.move_on_after(SNAPSHOT_PATIENCE):
+        while True:
+            with suppress(LogError):
+                if await newest(broker, database_id) is not None:
+                    break
+            logger.info("waiting for a snapshot of %s", database_id)
+            await trio.sleep(0.5)
+    info = await newest(broker, database_id)
+    if info is None:
+        raise HaError(
+            Code.UNAVAILABLE,
+            f"the log {log.subject} begins at {state.subject_first}, and no snapshot holds what"
+            " came before",
+            hint="start a node that still has the database; it publishes a snapshot",
+        )
+    async with closing(broker.get_snapshot(database_id)) as chunks:
+        await restore(store, chunks, runtime.run_in_thread)
+    settle_position(store, log.subject, info, state.epoch)
+
+
+async def fetch_snapshot(database: Database) -> str:
+    """The newest snapshot in a file beside the database's, whole. Raises LogError, OSError."""
+    path = database.store.path + ".incoming"
+    async with closing(database.broker.get_snapshot(database.id)) as chunks:
+        await receive(path, chunks, database.runtime.run_in_thread)
+    return path
+
+
+def settle_position(store: Store, subject: str, info: SnapshotInfo, epoch: str) -> None:
+    """What a file from the object store says of itself holds, and what its header adds."""
+    connection = store.executor
+    control.ensure(connection, subject)
+    position = control.position(connection, subject)
+    connection.execute("BEGIN IMMEDIATE")
+    if position.applied != info.sequence:
+        control.set_position(connection, subject, info.sequence, None)
+    control.set_identity(connection, position.uuid, epoch)
+    connection.execute("COMMIT")
+
+
+class Snapshots:
+    """Takes the snapshots of one database."""
+
+    def __init__(self, database: Database, options: SnapshotOptions) -> None:
+        self._database = database
+        self._options = options
+        self._lock = trio.Lock()
+        self.taken = 0
+        self._uncovered: tuple[int, int] | None = None
+
+    async def take(self) -> int:
+        """Take one now; the sequence that it contains, 0 if the newest holds all there is.
+
+        Raises HaError.
+        """
+        database = self._database
+        if database.options.standalone:
+            raise HaError(
+                Code.UNSUPPORTED,
+                "snapshots need the object store of a NATS server",
+                hint="GET /download gives a copy of the database",
+            )
+        if database.committer.severed is not None:
+            raise HaError(
+                Code.UNAVAILABLE,
+                f"the database does not follow its log: {database.committer.severed}",
+            )
+        async with self._lock:
+            try:
+                if not await self._is_beyond_newest():
+                    return 0
+                async with database.replacing.shared():
+                    sequence = await publish_snapshot(
+                        database.store,
+                        database.id,
+                        database.broker,
+                        database.log,
+                        database.runtime,
+                    )
+            except LogError as error:
+                raise HaError(
+                    Code.UNAVAILABLE, f"the snapshot cannot be stored: {error}", hint="try again"
+                ) from error
+            self.taken += sequence > 0
+            return sequence
+
+    async def _is_beyond_newest(self) -> bool:
+        database = self._database
+        info = await newest(database.broker, database.id)
+        if info is None or info.epoch not in (None, database.fold.position.epoch):
+            return True
+        return database.committer.applied > info.sequence
+
+    # --- by themselves ---------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        database = self._database
+        if database.options.standalone or database.options.policy.start is not Start.ALL:
+            return  # what does not hold all of the log is no base for others
+        await database.caught_up.wait()
+        async with trio.open_nursery() as nursery:
+            if self._options.interval > 0:
+                nursery.start_soon(self._by_time)
+            if self._options.base:
+                nursery.start_soon(self._guard)
+
+    async def _by_time(self) -> None:
+        while True:
+            await trio.sleep(self._options.interval)
+            await self._try()
+
+    async def _guard(self) -> None:
+        """The base is never lost: by a start, nor by the age of messages."""
+        await trio.sleep(self._chance() * self._options.jitter)
+        if not self._is_empty():
+            await self._try()
+        while True:
+            pause = _GUARD_LONGEST
+            try:
+                state = await self._database.log.state()
+                if state.max_age:
+                    pause = max(_GUARD_SHORTEST, min(state.max_age / 8, _GUARD_LONGEST))
+                    if await self._oldest_uncovered() > state.max_age / 2:
+                        await self._try()
+            except LogError as error:
+                logger.info("the age of the log cannot be seen: %s", error)
+            # Not all nodes at the same moment.
+            await trio.sleep(pause * (0.5 + self._chance() / 2))
+
+    async def _oldest_uncovered(self) -> float:
+        """Seconds since the oldest message that no snapshot holds; 0 if there is none."""
+        database = self._database
+        info = await newest(database.broker, database.id)
+        covered = 0 if info is None else info.sequence
+        if database.committer.applied <= covered:
+            return 0.0
+        if self._uncovered is None or self._uncovered[0] <= covered:
+            self._uncovered = None
+            async with closing(database.log.history(covered + 1)) as entries:
+                async for entry in entries:
+                    self._uncovered = entry.sequence, entry.time_ns
+                    break
+            if self._uncovered is None:
+                return float("inf")  # it is forgotten already: the file has it, the log has not
+        return (await database.log.now_ns() - self._uncovered[1]) / 1e9
+
+    def _is_empty(self) -> bool:
+        connection = self._database.store.take_reader()
+        try:
+            return content.is_empty(connection.raw)
+        finally:
+            self._database.store.give_reader(connection)
+
+    async def _try(self) -> None:
+        database = self._database
+        if database.committer.problem is not None:
+            return
+        try:
+            await self.take()
+        except HaError as error:
+            logger.warning("no snapshot of %s: %s", database.id, error.message)
+
+    def _chance(self) -> float:
+        return self._database.runtime.random.random()
