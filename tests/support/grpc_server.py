@@ -48,6 +48,18 @@ class Served:
 
         return trio.from_thread.run(run, trio_token=self.trio_token)
 
+    def wait_running(self) -> None:
+        """Until a statement runs."""
+        database = self.databases.get()
+
+        async def look() -> None:
+            with trio.fail_after(20):
+                # The engine tells nobody.
+                while database.limiter._semaphore.value == database.options.concurrent:  # noqa: ASYNC110
+                    await trio.sleep(0.005)
+
+        self.call(look)
+
     def kill(self) -> None:
         """All connections are cut, nothing is said."""
         self.call(self.killed.cancel)

@@ -129,7 +129,7 @@ def test_history_is_kept_for_the_next_time_in_a_private_file(
 
 
 def test_ctrl_c_clears_the_line_and_cancels_the_statement(
-    open_client: Callable[..., Terminal],
+    open_client: Callable[..., Terminal], node: Served
 ) -> None:
     client = open_client()
     client.wait_prompt()
@@ -141,7 +141,7 @@ def test_ctrl_c_clears_the_line_and_cancels_the_statement(
     client.wait_for("done (")
     client.wait_prompt()
     client.line(FOREVER)
-    client.read(0.3)
+    node.wait_running()
     client.type(CTRL_C)
     client.wait_for("cancelled")
     client.wait_prompt()

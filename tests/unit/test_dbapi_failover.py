@@ -48,19 +48,14 @@ def test_a_node_that_stops_in_order_is_left_without_an_error() -> None:
         connection.close()
 
 
-def kill_soon(node: Served, statement: str) -> threading.Thread:
+def kill_when_it_runs(node: Served) -> threading.Thread:
     """Kill the node once it runs a statement."""
-    import trio
 
-    async def wait_and_kill() -> None:
-        places = node.databases.get().limiter._semaphore
-        free = node.databases.get().options.concurrent
-        with trio.fail_after(20):
-            while places.value == free:  # noqa: ASYNC110  # the engine tells nobody
-                await trio.sleep(0.005)
-        node.killed.cancel()
+    def wait_and_kill() -> None:
+        node.wait_running()
+        node.kill()
 
-    thread = threading.Thread(target=node.call, args=(wait_and_kill,), name=statement)
+    thread = threading.Thread(target=wait_and_kill)
     thread.start()
     return thread
 
@@ -70,7 +65,7 @@ def test_a_read_that_was_under_way_is_asked_again_elsewhere() -> None:
     with serving(node="n1") as one, serving(node="n2") as two:
         connection = db.connect(f"ha://{one.target},{two.target}/ha.db", autocommit=True)
         first = one if str(connection.address) == one.target else two
-        killer = kill_soon(first, "read")
+        killer = kill_when_it_runs(first)
         assert connection.execute(f"{numbers} SELECT max(i) FROM n").fetchone() == (3_000_000,)
         killer.join()
         assert connection.reconnected == 1

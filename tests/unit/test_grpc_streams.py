@@ -167,22 +167,9 @@ def test_a_client_that_goes_while_a_statement_runs_stops_it(
         stream.send(request(FOREVER))
         if half_closed:
             stream.half_close()
-        wait_running(node)
+        node.wait_running()
         stream.call.cancel()
         wait_closed(1 + half_closed)
-
-
-def wait_running(node: Served) -> None:
-    """Wait until a statement runs."""
-
-    async def look() -> None:
-        places = node.databases.get().limiter._semaphore
-        free = node.databases.get().options.concurrent
-        with trio.fail_after(20):
-            while places.value == free:  # noqa: ASYNC110  # the engine tells nobody
-                await trio.sleep(0.005)
-
-    node.call(look)
 
 
 def test_a_deadline_ends_the_call_and_the_statement(
