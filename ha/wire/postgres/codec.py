@@ -43,8 +43,7 @@ _SSL_CODE: Final = 80877103
 _GSS_CODE: Final = 80877104
 
 _INT32 = struct.Struct("!i")
-_INT16 = struct.Struct("!h")
-_EXECUTE = struct.Struct("!i")
+_UINT16 = struct.Struct("!H")
 
 
 class ProtocolError(Exception):
@@ -217,10 +216,6 @@ class _Reader:
         self.position = end + 1
         return _utf8(raw)
 
-    def int16s(self) -> tuple[int, ...]:
-        count = self.count()
-        return self._many("h", count, 2 * count)
-
     def uint32s(self) -> tuple[int, ...]:
         count = self.count()
         return self._many("I", count, 4 * count)
@@ -279,21 +274,46 @@ def _parse(body: bytes) -> Parse:
 
 
 def _bind(body: bytes) -> Bind:
-    reader = _Reader(body, "Bind")
-    portal, statement = reader.text(), reader.text()
-    parameter_formats = reader.int16s()
-    values: list[bytes | None] = []
-    for _ in range(reader.count()):
-        length = reader.int32()
-        if length < -1:
-            raise ProtocolError(f"invalid length {length} of a parameter in message Bind")
-        values.append(None if length == -1 else reader.take(length))
-    result_formats = reader.int16s()
-    reader.end()
-    for code in (*parameter_formats, *result_formats):
+    """The message that is read most: without a reader object."""
+    try:
+        end = body.index(0)
+        after = body.index(0, end + 1)
+        portal, statement = body[:end].decode(), body[end + 1 : after].decode()
+        parameter_formats, position = _formats(body, after + 1)
+        (count,) = _UINT16.unpack_from(body, position)
+        position += 2
+        values: list[bytes | None] = []
+        for _ in range(count):
+            (length,) = _INT32.unpack_from(body, position)
+            position += 4
+            if length == -1:
+                values.append(None)
+                continue
+            if length < -1:
+                raise ProtocolError(f"invalid length {length} of a parameter in message Bind")
+            stop = position + length
+            values.append(body[position:stop])
+            position = stop
+        result_formats, position = _formats(body, position)
+    except UnicodeDecodeError as error:
+        raise ProtocolError("invalid byte sequence in a name of message Bind", "22021") from error
+    except (struct.error, ValueError) as error:
+        raise ProtocolError("insufficient data left in message Bind") from error
+    if position != len(body):
+        raise ProtocolError("invalid message format: data left over in message Bind")
+    return Bind(portal, statement, parameter_formats, tuple(values), result_formats)
+
+
+def _formats(body: bytes, position: int) -> tuple[tuple[int, ...], int]:
+    (count,) = _UINT16.unpack_from(body, position)
+    position += 2
+    if not count:
+        return (), position
+    codes: tuple[int, ...] = struct.unpack_from(f"!{count}h", body, position)
+    for code in codes:
         if code not in (0, 1):
             raise ProtocolError(f"unsupported format code: {code}", "22023")
-    return Bind(portal, statement, parameter_formats, tuple(values), result_formats)
+    return codes, position + 2 * count
 
 
 def _describe(body: bytes) -> Describe:

@@ -18,12 +18,17 @@ from ha.wire.postgres.conversation import Conversation
 from ha.wire.postgres.errors import Fatal, PgError
 from ha.wire.postgres.extended import Extended
 from ha.wire.postgres.messages import (
+    Bind,
+    Close,
     CopyData,
     CopyDone,
     CopyFail,
+    Describe,
+    Execute,
     Flush,
     FunctionCall,
     Message,
+    Parse,
     PasswordMessage,
     Query,
     Sync,
@@ -112,9 +117,12 @@ async def converse(conversation: Conversation) -> None:
         channel.write(backend.parameter_status(name, settings.values[key]))
     conversation.write_ready()
     extended = Extended(conversation)
+    buffered = channel.decoder.next
     while True:
-        message = await _next(conversation)
-        if isinstance(message, Query):
+        message = buffered() or await _next(conversation)
+        if isinstance(message, Bind | Execute | Parse | Describe | Close):
+            await extended.handle(message)
+        elif isinstance(message, Query):
             extended.skipping = False
             await simple_query(conversation, message.sql)
         elif isinstance(message, Sync):
@@ -129,8 +137,6 @@ async def converse(conversation: Conversation) -> None:
             await _refuse_call(conversation)
         elif isinstance(message, PasswordMessage):
             raise ProtocolError("unexpected password message")
-        else:
-            await extended.handle(message)
         if conversation.vanished:
             return
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 
 import trio
@@ -12,8 +12,7 @@ from ha.core.errors import Code, HaError
 from ha.core.values import Value
 from ha.engine.api import Kind, SessionApi
 from ha.wire.postgres import backend
-from ha.wire.postgres.channel import Channel, Closed
-from ha.wire.postgres.codec import ProtocolError
+from ha.wire.postgres.channel import Channel
 from ha.wire.postgres.config import Limits
 from ha.wire.postgres.errors import PgError, from_ha
 from ha.wire.postgres.plan import Plan, Planner
@@ -72,6 +71,38 @@ class Answer:
     """Of a BINARY cursor: in binary format where the client did not choose."""
 
 
+class Running:
+    """See :meth:`Conversation.running`. A class, since it is entered for every statement."""
+
+    __slots__ = ("_conversation", "_manager", "_nursery", "_seconds")
+
+    def __init__(self, conversation: Conversation, seconds: float) -> None:
+        self._conversation = conversation
+        self._seconds = seconds
+        self._manager: AbstractAsyncContextManager[trio.Nursery] | None = None
+        self._nursery: trio.Nursery | None = None
+
+    async def __aenter__(self) -> None:
+        c = self._conversation
+        c.busy_since = trio.current_time()
+        c.cancelled_by = None
+        if self._seconds:
+            self._manager = trio.open_nursery()
+            self._nursery = await self._manager.__aenter__()
+            self._nursery.start_soon(self._time_out)
+
+    async def _time_out(self) -> None:
+        await trio.sleep(self._seconds)
+        self._conversation.cancel("statement timeout")
+
+    async def __aexit__(self, *exc: object) -> None:
+        self._conversation.busy_since = None
+        if self._manager is not None and self._nursery is not None:
+            # The error of the statement is not the nursery's: it would wrap it.
+            self._nursery.cancel_scope.cancel()
+            await self._manager.__aexit__(None, None, None)
+
+
 class Conversation:
     """Everything that lives as long as the session. Used by one task, but for :meth:`cancel`."""
 
@@ -114,32 +145,9 @@ class Conversation:
         if self.cancelled_by is not None:
             raise HaError(Code.CANCELLED, "the statement was cancelled")
 
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
+    def running(self) -> Running:
         """Around everything that statements do: cancel requests and statement_timeout count."""
-        self.busy_since = trio.current_time()
-        self.cancelled_by = None
-        milliseconds = self.settings.milliseconds("statement_timeout")
-        failure: Exception | None = None
-        try:
-            if milliseconds:
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self._time_out, milliseconds / 1000)
-                    try:
-                        yield
-                    except (HaError, PgError, ProtocolError, Closed) as error:
-                        failure = error  # a nursery would wrap it
-                    nursery.cancel_scope.cancel()
-            else:
-                yield
-        finally:
-            self.busy_since = None
-        if failure is not None:
-            raise failure
-
-    async def _time_out(self, seconds: float) -> None:
-        await trio.sleep(seconds)
-        self.cancel("statement timeout")
+        return Running(self, self.settings.milliseconds("statement_timeout") / 1000)
 
     # --- statements ------------------------------------------------------------------
 
@@ -198,11 +206,18 @@ class Conversation:
             if result.rows and len(result.rows[0]) != len(portal.columns):
                 raise PgError("0A000", "cached plan must not change result type")
         if portal.columns and portal.encode is None:
-            portal.encode = batch_encoder(
-                portal.columns,
-                expand_formats(portal.formats, len(portal.columns)),
-                self.settings.zone,
-            )
+            portal.encode = self.encoder(portal)
+
+    def encoder(self, portal: Portal) -> BatchEncoder:
+        formats = expand_formats(portal.formats, len(portal.columns))
+        zone = self.settings.zone
+        if portal.columns is not portal.plan.columns:
+            return batch_encoder(portal.columns, formats, zone)
+        key = (tuple(formats), zone)
+        encode = portal.plan.encoders.get(key)
+        if encode is None:
+            encode = portal.plan.encoders[key] = batch_encoder(portal.columns, formats, zone)
+        return encode
 
     async def send_rows(self, portal: Portal, max_rows: int) -> None:
         """DataRows, then CommandComplete or PortalSuspended. ``max_rows`` 0: all."""
@@ -240,8 +255,9 @@ class Conversation:
 
     async def close_open(self, committing: bool) -> None:
         """Before a transaction ends: portals and cursors do not outlive it."""
-        for portal in list(self.portals.values()):
-            await portal.aclose()
+        for portal in self.portals.values():
+            if portal.source is not None:
+                await portal.aclose()
         self.portals.clear()
         if not self.cursors:
             return

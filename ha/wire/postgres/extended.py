@@ -6,6 +6,7 @@ Source: PostgreSQL documentation, "Message Flow", "Extended Query" and "Pipelini
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import tzinfo
 
 from ha.core.errors import HaError
 from ha.core.values import Value
@@ -13,7 +14,7 @@ from ha.engine.api import Kind
 from ha.wire.postgres import backend
 from ha.wire.postgres.commands import Copy, Declare, Fetch
 from ha.wire.postgres.conversation import Conversation, Portal, expand_formats
-from ha.wire.postgres.decode import decoder
+from ha.wire.postgres.decode import Decoder, decoder
 from ha.wire.postgres.errors import PgError
 from ha.wire.postgres.lexer import split
 from ha.wire.postgres.messages import Bind, Close, Describe, Execute, Message, Parse
@@ -54,14 +55,16 @@ class Extended:
         """The end of a pipeline, and of its implicit transaction."""
         self.skipping = False
         c = self._c
-        transactions = c.transactions
-        if transactions.status == "I":
-            try:
-                async with c.running():
-                    await c.close_open(True)
-                    await transactions.end_implicit()
-            except (HaError, PgError) as error:
-                await c.report(error)
+        if c.transactions.status == "I":
+            if c.transactions.active or c.cursors or any(p.source for p in c.portals.values()):
+                try:
+                    async with c.running():
+                        await c.close_open(True)
+                        await c.transactions.end_implicit()
+                except (HaError, PgError) as error:
+                    await c.report(error)
+            else:
+                c.portals.clear()
         c.write_ready()
 
     async def _parse(self, message: Parse) -> None:
@@ -119,14 +122,15 @@ class Extended:
             self._describe_columns(columns, [int(cursor.binary)] * len(columns))
             return
         portal = self._portal(message.name)
-        self._describe_columns(portal.columns, expand_formats(portal.formats, len(portal.columns)))
+        key = tuple(portal.formats)
+        data = portal.plan.descriptions.get(key)
+        if data is None:
+            formats = expand_formats(key, len(portal.columns))
+            data = portal.plan.descriptions[key] = _description(portal.columns, formats)
+        c.channel.write(data)
 
     def _describe_columns(self, columns: tuple[ResultColumn, ...], formats: Sequence[int]) -> None:
-        if columns:
-            fields = [c.field(f) for c, f in zip(columns, formats, strict=True)]
-            self._c.channel.write(backend.row_description(fields))
-        else:
-            self._c.channel.write(backend.NO_DATA)
+        self._c.channel.write(_description(columns, formats))
 
     async def _execute(self, message: Execute) -> None:
         c = self._c
@@ -206,20 +210,45 @@ def bind_values(plan: Plan, message: Bind, c: Conversation) -> list[Value]:
             f"bind message supplies {len(message.values)} parameters, but prepared statement"
             f' "{message.statement}" requires {count}',
         )
-    formats = message.parameter_formats
+    if not count:
+        return []
+    key = (message.parameter_formats, c.settings.zone)
+    decoders = plan.decoders.get(key)
+    if decoders is None:
+        decoders = plan.decoders[key] = _decoders(plan, *key)
+    try:
+        return [
+            None if data is None else decode(data)
+            for decode, data in zip(decoders, message.values, strict=True)
+        ]
+    except PgError:
+        raise _located(decoders, message.values) from None
+
+
+def _decoders(plan: Plan, formats: tuple[int, ...], zone: tzinfo) -> list[Decoder]:
+    count = len(plan.parameters)
     if len(formats) not in (0, 1, count):
         raise PgError(
             "08P01", f"bind message has {len(formats)} parameter formats but {count} parameters"
         )
-    out: list[Value] = []
-    for i, (kind, data) in enumerate(zip(plan.parameters, message.values, strict=True)):
-        if data is None:
-            out.append(None)
-            continue
-        format = formats[i] if len(formats) > 1 else formats[0] if formats else 0
+    each = formats if len(formats) == count else (formats[0] if formats else 0,) * count
+    return [decoder(k, bool(f), zone) for k, f in zip(plan.parameters, each, strict=True)]
+
+
+def _located(decoders: Sequence[Decoder], values: Sequence[bytes | None]) -> PgError:
+    """The error of the first value that does not fit, with its number."""
+    for number, (decode, data) in enumerate(zip(decoders, values, strict=True), 1):
         try:
-            out.append(decoder(kind, bool(format), c.settings.zone)(data))
+            if data is not None:
+                decode(data)
         except PgError as error:
-            error.detail = error.detail or f"parameter ${i + 1}"
-            raise
-    return out
+            error.detail = error.detail or f"parameter ${number}"
+            return error
+    raise AssertionError("values that failed have none that fails")
+
+
+def _description(columns: tuple[ResultColumn, ...], formats: Sequence[int]) -> bytes:
+    if not columns:
+        return backend.NO_DATA
+    fields = [c.field(f) for c, f in zip(columns, formats, strict=True)]
+    return backend.row_description(fields)

@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import tzinfo
 
 from ha.core.errors import Code, HaError
 from ha.engine.api import Column, Kind, Prepared, SessionApi
 from ha.wire.postgres import oids as t
 from ha.wire.postgres.commands import Command, parse_command
+from ha.wire.postgres.decode import Decoder
 from ha.wire.postgres.errors import PgError
 from ha.wire.postgres.functions import TABLE_FUNCTIONS
 from ha.wire.postgres.infer import Inference, infer
 from ha.wire.postgres.lexer import number_parameters
 from ha.wire.postgres.oids import PgType
 from ha.wire.postgres.relations import Schema
-from ha.wire.postgres.rows import ResultColumn
+from ha.wire.postgres.rows import BatchEncoder, ResultColumn
 from ha.wire.postgres.schema import read_schema
 from ha.wire.postgres.tags import command_tag
 from ha.wire.postgres.translate import must_translate, translate
@@ -41,6 +43,10 @@ class Plan:
     columns: tuple[ResultColumn, ...] = ()
     command: Command | None = None
     prepared: Prepared | None = None
+    encoders: dict[tuple[tuple[int, ...], tzinfo], BatchEncoder] = field(default_factory=dict)
+    decoders: dict[tuple[tuple[int, ...], tzinfo], list[Decoder]] = field(default_factory=dict)
+    descriptions: dict[tuple[int, ...], bytes] = field(default_factory=dict)
+    """What was made for this plan, by formats: it is bound again and again."""
 
 
 @dataclass(slots=True)
