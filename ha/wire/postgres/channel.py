@@ -67,10 +67,11 @@ class Channel:
 
         Raises Closed, ProtocolError.
         """
-        while True:
-            message = self.decoder.next()
-            if message is not None:
-                return message
+        next_message = self.decoder.next
+        message = next_message()
+        while message is None:
             if self._out:
                 await self.flush()
             await self._fill()
+            message = next_message()
+        return message

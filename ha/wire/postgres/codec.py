@@ -42,6 +42,7 @@ _CANCEL_CODE: Final = 80877102
 _SSL_CODE: Final = 80877103
 _GSS_CODE: Final = 80877104
 
+_HEAD = struct.Struct("!Bi")
 _INT32 = struct.Struct("!i")
 _UINT16 = struct.Struct("!H")
 
@@ -58,48 +59,60 @@ class ProtocolError(Exception):
 class FrontendDecoder:
     """Cuts the stream of bytes into messages.
 
-    Until :attr:`started` is set packets have no type byte (start-up, SSL, cancel). Feed bytes
-    with :meth:`receive`, take messages with :meth:`next` until it answers None.
+    Until the start-up is over packets have no type byte: take them with :meth:`next_startup`,
+    messages with :meth:`next`, until it answers None; then feed bytes with :meth:`receive`.
     """
 
-    __slots__ = ("_buffer", "_position", "limit", "started")
+    __slots__ = ("_buffer", "_pieces", "_position", "_size", "_wanted", "limit")
 
     def __init__(self, limit: int = MAX_BEFORE_LOGIN) -> None:
-        self._buffer = bytearray()
-        self._position = 0
         self.limit = limit
-        self.started = False
+        self._buffer = b""
+        self._position = 0
+        self._pieces: list[bytes] = []
+        self._size = 0  # of the pieces
+        self._wanted = 0  # bytes that the next message needs, with those in the buffer
 
     @property
     def buffered(self) -> int:
         """Bytes received and not yet given out as messages."""
-        return len(self._buffer) - self._position
+        return len(self._buffer) - self._position + self._size
 
     def receive(self, data: bytes | bytearray) -> None:
-        if self._position:
-            del self._buffer[: self._position]
+        left = len(self._buffer) - self._position
+        if not left and not self._pieces:
+            self._buffer = bytes(data)
             self._position = 0
-        self._buffer += data
+            return
+        # A large message comes in many pieces: they are joined once, when it is there.
+        self._pieces.append(bytes(data))
+        self._size += len(data)
+        if left + self._size >= self._wanted:
+            self._buffer = b"".join((self._buffer[self._position :], *self._pieces))
+            self._position = 0
+            self._pieces.clear()
+            self._size = 0
 
     def next_startup(self) -> Startup | None:
         """The next packet of the start-up phase; None: more bytes are needed.
 
         Raises ProtocolError.
         """
-        available = self.buffered
+        start = self._position
+        available = len(self._buffer) - start
         if available < 4:
+            self._wanted = 4
             return None
-        (length,) = _INT32.unpack_from(self._buffer, self._position)
+        (length,) = _INT32.unpack_from(self._buffer, start)
         if not 8 <= length <= MAX_STARTUP:
             raise ProtocolError(
                 f"invalid length of startup packet: {length}; is this a PostgreSQL client?"
             )
         if available < length:
+            self._wanted = length
             return None
-        start = self._position
-        packet = bytes(self._buffer[start + 4 : start + length])
-        self._position += length
-        return _decode_startup(packet)
+        self._position = start + length
+        return _decode_startup(self._buffer[start + 4 : start + length])
 
     def next(self) -> Message | None:
         """The next message; None: more bytes are needed. Raises ProtocolError."""
@@ -107,9 +120,9 @@ class FrontendDecoder:
         start = self._position
         available = len(buffer) - start
         if available < 5:
+            self._wanted = 5
             return None
-        (length,) = _INT32.unpack_from(buffer, start + 1)
-        kind = buffer[start]
+        kind, length = _HEAD.unpack_from(buffer, start)
         decode = _DECODERS.get(kind)
         if decode is None:
             raise ProtocolError(f"invalid frontend message type {kind}")
@@ -121,10 +134,11 @@ class FrontendDecoder:
                 "54000",
             )
         if available <= length:
+            self._wanted = length + 1
             return None
-        body = bytes(memoryview(buffer)[start + 5 : start + 1 + length])
-        self._position = start + 1 + length
-        return decode(body)
+        end = start + 1 + length
+        self._position = end
+        return decode(buffer[start + 5 : end])
 
     def peek_types(self) -> bytes:
         """The type bytes of the complete messages that wait in the buffer, in order.
@@ -136,11 +150,11 @@ class FrontendDecoder:
         position = self._position
         end = len(buffer)
         while position + 5 <= end:
-            (length,) = _INT32.unpack_from(buffer, position + 1)
+            kind, length = _HEAD.unpack_from(buffer, position)
             if length < 4 or position + 1 + length > end:
                 break
-            out.append(buffer[position])
-            if buffer[position] in b"SEQP":
+            out.append(kind)
+            if kind in b"SEQP":
                 break
             position += 1 + length
         return bytes(out)
@@ -325,6 +339,8 @@ def _close(body: bytes) -> Close:
 
 
 def _target(body: bytes, what: str) -> tuple[str, str]:
+    if body == b"P\0":
+        return "P", ""
     reader = _Reader(body, what)
     kind = reader.take(1)
     name = reader.text()
@@ -335,6 +351,8 @@ def _target(body: bytes, what: str) -> tuple[str, str]:
 
 
 def _execute(body: bytes) -> Execute:
+    if body == b"\0\0\0\0\0":
+        return Execute("", 0)
     reader = _Reader(body, "Execute")
     portal = reader.text()
     max_rows = reader.int32()

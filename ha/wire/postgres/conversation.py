@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 
@@ -18,7 +18,14 @@ from ha.wire.postgres.errors import PgError, from_ha
 from ha.wire.postgres.plan import Plan, Planner
 from ha.wire.postgres.rows import BatchEncoder, ResultColumn, Row, batch_encoder
 from ha.wire.postgres.settings import Settings
-from ha.wire.postgres.sources import BATCH_ROWS, ListSource, QuerySource, Source, next_batch
+from ha.wire.postgres.sources import (
+    BATCH_ROWS,
+    ListSource,
+    QuerySource,
+    Source,
+    changed_shape,
+    next_batch,
+)
 from ha.wire.postgres.tags import complete
 from ha.wire.postgres.transactions import Transactions
 
@@ -194,10 +201,10 @@ class Conversation:
             portal.tag = answer.tag
             portal.count = -1
         elif plan.kind is Kind.READ:
-            portal.source = await QuerySource.open(self.session, plan, list(portal.values))
+            portal.source = await QuerySource.open(self.session, plan, portal.values)
             portal.tag = plan.tag
         else:
-            if more_follows and plan.kind in (Kind.WRITE, Kind.DDL):
+            if more_follows:
                 await transactions.begin_implicit()
             result = await self.session.execute(plan.sql, portal.values or None)
             portal.source = ListSource(result.rows)
@@ -218,6 +225,43 @@ class Conversation:
         if encode is None:
             encode = portal.plan.encoders[key] = batch_encoder(portal.columns, formats, zone)
         return encode
+
+    async def run(
+        self, portal: Portal, more_follows: Callable[[], bool], describe: bool = False
+    ) -> None:
+        """Run all of a portal that has not run yet, and send its rows. Raises HaError, PgError.
+
+        ``describe``: send the row description first.
+        """
+        plan = portal.plan
+        if plan.kind is not Kind.READ or describe:
+            writes = plan.kind in (Kind.WRITE, Kind.DDL)
+            await self.open(portal, more_follows=writes and more_follows())
+            if describe and portal.columns:
+                self.channel.write(describe_portal(portal))
+            await self.send_rows(portal, 0)
+            return
+        # The way of nearly all statements: nothing is kept, nothing is made but the rows.
+        assert plan.prepared is not None
+        encode = self.encoder(portal)
+        write = self.channel.write
+        batch, sent = BATCH_ROWS, 0
+        async with self.session.query(plan.sql, portal.values) as rows:
+            if rows.columns != plan.prepared.columns:
+                raise changed_shape()
+            while True:
+                found = await rows.fetch(batch)
+                if found:
+                    data = encode(found)
+                    write(data)
+                    sent += len(found)
+                if len(found) < batch:
+                    break
+                await self.channel.drain()
+                self.check_cancelled()
+                batch = next_batch(len(found), len(data))
+        portal.ended = True
+        write(backend.command_complete(complete(plan.tag, sent)))
 
     async def send_rows(self, portal: Portal, max_rows: int) -> None:
         """DataRows, then CommandComplete or PortalSuspended. ``max_rows`` 0: all."""
@@ -284,8 +328,9 @@ class Conversation:
         return from_ha(error, sql)
 
     def write_ready(self) -> None:
-        for name, value in self.settings.take_changes():
-            self.channel.write(backend.parameter_status(name, value))
+        if self.settings.changed:
+            for name, value in self.settings.take_changes():
+                self.channel.write(backend.parameter_status(name, value))
         self.channel.write(backend.ready_for_query(self.transactions.status))
 
     def warn(self, message: str, sqlstate: str = "01000") -> None:
@@ -300,6 +345,24 @@ class Conversation:
                 if cursor.source is not None:
                     await cursor.source.aclose()
             await self.session.aclose()
+
+
+def describe_portal(portal: Portal) -> bytes:
+    """The row description in the formats that were asked for, or NoData."""
+    key = tuple(portal.formats)
+    kept = portal.plan.descriptions if portal.columns is portal.plan.columns else {}
+    data = kept.get(key)
+    if data is None:
+        formats = expand_formats(key, len(portal.columns))
+        data = kept[key] = describe_columns(portal.columns, formats)
+    return data
+
+
+def describe_columns(columns: Sequence[ResultColumn], formats: Sequence[int]) -> bytes:
+    if not columns:
+        return backend.NO_DATA
+    fields = [c.field(f) for c, f in zip(columns, formats, strict=True)]
+    return backend.row_description(fields)
 
 
 def expand_formats(formats: Sequence[int], count: int) -> list[int]:

@@ -13,14 +13,19 @@ from ha.core.values import Value
 from ha.engine.api import Kind
 from ha.wire.postgres import backend
 from ha.wire.postgres.commands import Copy, Declare, Fetch
-from ha.wire.postgres.conversation import Conversation, Portal, expand_formats
+from ha.wire.postgres.conversation import (
+    Conversation,
+    Portal,
+    describe_columns,
+    describe_portal,
+    expand_formats,
+)
 from ha.wire.postgres.decode import Decoder, decoder
 from ha.wire.postgres.errors import PgError
 from ha.wire.postgres.lexer import split
 from ha.wire.postgres.messages import Bind, Close, Describe, Execute, Message, Parse
 from ha.wire.postgres.perform import describe_command
 from ha.wire.postgres.plan import Plan
-from ha.wire.postgres.rows import ResultColumn
 
 
 class Extended:
@@ -114,23 +119,14 @@ class Extended:
         if message.kind == "S":
             plan = self._statement(message.name)
             c.channel.write(backend.parameter_description([p.oid for p in plan.parameters]))
-            self._describe_columns(plan.columns, [0] * len(plan.columns))
+            c.channel.write(describe_columns(plan.columns, [0] * len(plan.columns)))
             return
         cursor = c.cursors.get(message.name)
         if cursor is not None and message.name not in c.portals:  # SQL's cursors are portals too
             columns = cursor.plan.columns
-            self._describe_columns(columns, [int(cursor.binary)] * len(columns))
+            c.channel.write(describe_columns(columns, [int(cursor.binary)] * len(columns)))
             return
-        portal = self._portal(message.name)
-        key = tuple(portal.formats)
-        data = portal.plan.descriptions.get(key)
-        if data is None:
-            formats = expand_formats(key, len(portal.columns))
-            data = portal.plan.descriptions[key] = _description(portal.columns, formats)
-        c.channel.write(data)
-
-    def _describe_columns(self, columns: tuple[ResultColumn, ...], formats: Sequence[int]) -> None:
-        self._c.channel.write(_description(columns, formats))
+        c.channel.write(describe_portal(self._portal(message.name)))
 
     async def _execute(self, message: Execute) -> None:
         c = self._c
@@ -161,8 +157,11 @@ class Extended:
             if portal.source is None:
                 if portal.ended:
                     raise PgError("55000", f'portal "{message.portal}" cannot be run')
-                ends = plan.command is not None
-                await c.open(portal, more_follows=not ends and self._more_follows())
+                if not message.max_rows:
+                    await c.run(portal, self._more_follows)
+                    return
+                writes = plan.kind in (Kind.WRITE, Kind.DDL)
+                await c.open(portal, more_follows=writes and self._more_follows())
             await c.send_rows(portal, message.max_rows)
 
     def _more_follows(self) -> bool:
@@ -245,10 +244,3 @@ def _located(decoders: Sequence[Decoder], values: Sequence[bytes | None]) -> PgE
             error.detail = error.detail or f"parameter ${number}"
             return error
     raise AssertionError("values that failed have none that fails")
-
-
-def _description(columns: tuple[ResultColumn, ...], formats: Sequence[int]) -> bytes:
-    if not columns:
-        return backend.NO_DATA
-    fields = [c.field(f) for c, f in zip(columns, formats, strict=True)]
-    return backend.row_description(fields)

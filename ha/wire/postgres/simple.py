@@ -5,21 +5,20 @@ from __future__ import annotations
 from ha.core.errors import HaError
 from ha.wire.postgres import backend
 from ha.wire.postgres.commands import Copy
-from ha.wire.postgres.conversation import Conversation, Portal, expand_formats
+from ha.wire.postgres.conversation import Conversation, Portal
 from ha.wire.postgres.errors import PgError
 from ha.wire.postgres.lexer import split_with_offsets
 
 
 async def simple_query(conversation: Conversation, sql: str) -> None:
     """Run every statement of ``sql``; the first error ends it. Ends with ReadyForQuery."""
-    channel = conversation.channel
     statements = split_with_offsets(sql)
     unnamed = conversation.portals.pop("", None)
     if unnamed is not None:
         await unnamed.aclose()
     conversation.statements.pop("", None)
     if not statements:
-        channel.write(backend.EMPTY_QUERY)
+        conversation.channel.write(backend.EMPTY_QUERY)
         conversation.write_ready()
         return
     async with conversation.running():
@@ -36,7 +35,6 @@ async def simple_query(conversation: Conversation, sql: str) -> None:
 
 
 async def _one(conversation: Conversation, sql: str, *, more_follows: bool) -> None:
-    channel = conversation.channel
     plan = await conversation.plan(sql)
     conversation.check_allowed(plan)
     if isinstance(plan.command, Copy):
@@ -48,12 +46,7 @@ async def _one(conversation: Conversation, sql: str, *, more_follows: bool) -> N
         raise PgError("42P02", "there is no parameter $1", hint="a simple query has none")
     portal = Portal(plan, columns=plan.columns)
     try:
-        await conversation.open(portal, more_follows=more_follows)
-        if portal.columns:
-            formats = expand_formats(portal.formats, len(portal.columns))
-            fields = [c.field(f) for c, f in zip(portal.columns, formats, strict=True)]
-            channel.write(backend.row_description(fields))
-        await conversation.send_rows(portal, 0)
+        await conversation.run(portal, lambda: more_follows, describe=True)
     finally:
         await portal.aclose()
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
+from ha.core.values import Value
 from ha.engine.api import Rows, SessionApi
 from ha.wire.postgres.errors import PgError
 from ha.wire.postgres.plan import Plan
@@ -45,19 +47,15 @@ class QuerySource:
         self._rows = rows
 
     @classmethod
-    async def open(cls, session: SessionApi, plan: Plan, values: list[object]) -> QuerySource:
+    async def open(cls, session: SessionApi, plan: Plan, values: Sequence[Value]) -> QuerySource:
         """Raises HaError, and PgError 0A000 if the shape is not the one described."""
-        manager = session.query(plan.sql, values)  # type: ignore[arg-type]
+        manager = session.query(plan.sql, values)
         rows = await manager.__aenter__()
         source = cls(manager, rows)
         assert plan.prepared is not None
         if rows.columns != plan.prepared.columns:
             await source.aclose()
-            raise PgError(
-                "0A000",
-                "cached plan must not change result type",
-                hint="the table was altered: prepare the statement again",
-            )
+            raise changed_shape()
         return source
 
     async def fetch(self, count: int) -> list[Row]:
@@ -76,6 +74,14 @@ class QuerySource:
         manager, self._manager = self._manager, None
         if manager is not None:
             await manager.__aexit__(None, None, None)
+
+
+def changed_shape() -> PgError:
+    return PgError(
+        "0A000",
+        "cached plan must not change result type",
+        hint="the table was altered: prepare the statement again",
+    )
 
 
 def next_batch(rows: int, size: int) -> int:

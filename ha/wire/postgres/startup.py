@@ -121,7 +121,6 @@ async def _encrypt(stream: trio.SocketStream, context: ssl.SSLContext) -> Channe
 
 
 async def _login(channel: Channel, packet: StartupMessage, config: Config, secure: bool) -> Login:
-    channel.decoder.started = True
     options = [name for name in packet.parameters if name.startswith("_pq_.")]
     if packet.minor > NEWEST_MINOR or options:
         channel.write(backend.negotiate_protocol_version(min(packet.minor, NEWEST_MINOR), options))
