@@ -5,24 +5,25 @@ Each time it is a new :class:`ha.log.connection.Connection`.
 
 from __future__ import annotations
 
-import json
 import logging
 import random
-import socket
 import ssl
-import sys
 from collections.abc import Sequence
 from typing import Any
 
 import trio
+import trio_asyncio
+from nats.errors import Error as NatsError
 
-from ha.log import nats_wire as wire
-from ha.log.connection import RECEIVE_SIZE, Connection, Disconnected, Stream
+from ha.log.connection import Connection, Disconnected, Wire
 from ha.log.endpoint import Endpoint
 
 _log = logging.getLogger("ha.log")
 
 _CONNECT_TIMEOUT = 5.0
+_CLOSE_TIMEOUT = 1.0
+_PING_INTERVAL = 4
+_MAX_UNANSWERED = 2
 _BACKOFF_FIRST, _BACKOFF_LAST = 0.05, 2.0
 _SHORT_LIVED = 1.0  # a connection that is lost so soon is followed by a pause
 
@@ -86,6 +87,11 @@ class Client:
         return f"{self._rng.getrandbits(96):024x}"
 
     async def run(self) -> None:
+        """Until cancelled. nats-py's tasks live in here, in an asyncio loop on trio."""
+        async with trio_asyncio.open_loop():
+            await self._keep_up()
+
+    async def _keep_up(self) -> None:
         delay = _BACKOFF_FIRST
         while True:
             for endpoint in list(self._pool):
@@ -98,36 +104,81 @@ class Client:
 
     async def _serve(self, endpoint: Endpoint) -> bool:
         """Connect, and return when the connection is lost. False: it was none worth the name."""
+        nats = Wire()
+        try:
+            connection = await self._connect(endpoint, nats)
+            if connection is None:
+                return False
+            since = trio.current_time()
+            self._learn(connection.info)
+            self.connection = connection
+            self.connects += 1
+            self._down = trio.Event()
+            self._up.set()
+            _log.info("connected to %s", endpoint)
+            try:
+                await connection.closed.wait()
+            finally:
+                connection.close("closed by this node")
+                self.last_error = f"{endpoint}: {connection.reason}"
+                self.connection = None
+                self._up = trio.Event()
+                self._down.set()
+            _log.warning("lost the connection to %s", self.last_error)
+            return trio.current_time() - since > _SHORT_LIVED
+        finally:
+            nats.deliver = None
+            with trio.move_on_after(_CLOSE_TIMEOUT) as scope:
+                scope.shield = True
+                await trio_asyncio.aio_as_trio(nats.close)()
+
+    async def _connect(self, endpoint: Endpoint, nats: Wire) -> Connection | None:
+        """None: there is none to be had; ``last_error`` says why."""
+        problem: list[Exception] = []
+        lost: list[Connection] = []
+
+        async def on_error(error: Exception) -> None:
+            problem.append(error)
+            if not lost:
+                raise error  # else nats-py tries again by itself, on its own time
+            if "permissions violation" in str(error).lower():
+                _log.error("NATS: %s", error)  # of one subject only: the connection lives on
+
+        async def on_closed() -> None:
+            for connection in lost:
+                error = nats.last_error or (problem[-1] if problem else None)
+                connection.close(_words(error) if error else "the server closed the connection")
+
         try:
             with trio.fail_after(_CONNECT_TIMEOUT):
-                connection, stream = await self._handshake(endpoint)
-        except (OSError, trio.TooSlowError, trio.BrokenResourceError, _HandshakeError) as error:
-            words = str(error) or type(error).__name__
-            if isinstance(error, trio.TooSlowError):
+                await trio_asyncio.aio_as_trio(nats.connect)(
+                    servers=[str(endpoint)],
+                    name=self._name,
+                    tls=self._tls or (ssl.create_default_context() if endpoint.tls else None),
+                    tls_hostname=endpoint.host if endpoint.tls or self._tls else None,
+                    allow_reconnect=False,
+                    connect_timeout=int(_CONNECT_TIMEOUT),
+                    ping_interval=_PING_INTERVAL,
+                    max_outstanding_pings=_MAX_UNANSWERED,
+                    pending_size=0,
+                    error_cb=on_error,
+                    closed_cb=on_closed,
+                    **endpoint.login(),
+                )
+        except (OSError, NatsError, trio.TooSlowError, ssl.SSLError, ValueError) as error:
+            words = _words(error)
+            if isinstance(error, trio.TooSlowError | TimeoutError):
                 words = f"no connection within {_CONNECT_TIMEOUT:g} s"
             self.last_error = f"{endpoint}: {words}"
             _log.debug("no connection to %s", self.last_error)
             if "authorization" in words.lower() or "authentication" in words.lower():
                 self.refused.set()
-            return False
-        since = trio.current_time()
-        connection.on_info = self._learn
-        self._learn(connection.info)
-        connection.attach(stream)
-        self.connection = connection
-        self.connects += 1
-        self._down = trio.Event()
-        self._up.set()
-        _log.info("connected to %s", endpoint)
-        try:
-            await connection.run()
-        finally:
-            self.last_error = f"{endpoint}: {connection.reason}"
-            self.connection = None
-            self._up = trio.Event()
-            self._down.set()
-        _log.warning("lost the connection to %s", self.last_error)
-        return trio.current_time() - since > _SHORT_LIVED
+            return None
+        connection = Connection(endpoint, nats, f"_INBOX.{self.token()}")
+        lost.append(connection)
+        if nats.is_closed:
+            connection.close("the server closed the connection")
+        return connection
 
     def _learn(self, info: dict[str, Any]) -> None:
         """Other servers of the cluster, with the credentials of the first URL."""
@@ -138,66 +189,6 @@ class Client:
             if all((new.host, new.port) != (old.host, old.port) for old in self._pool):
                 self._pool.append(new)
 
-    async def _handshake(self, endpoint: Endpoint) -> tuple[Connection, Stream]:
-        stream: Stream
-        plain = stream = await trio.open_tcp_stream(endpoint.host, endpoint.port)
-        try:
-            plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            line, rest = await _read_line(stream, b"")
-            if not line.startswith(b"INFO "):
-                raise _HandshakeError("this is no NATS server")
-            info = json.loads(line[5:])
-            if endpoint.tls or info.get("tls_required"):
-                context = self._tls or ssl.create_default_context()
-                stream = trio.SSLStream(plain, context, server_hostname=endpoint.host)
-                await _tls_handshake(stream)
-                rest = b""
-            options: dict[str, object] = {
-                "verbose": False,
-                "pedantic": False,
-                "lang": "python-trio",
-                "version": f"{sys.version_info.major}.{sys.version_info.minor}",
-                "protocol": 1,
-                "headers": True,
-                "no_responders": True,
-                "echo": True,
-                "name": self._name,
-                **endpoint.login(),
-            }
-            await stream.send_all(wire.connect(options) + wire.PING)
-            while True:
-                line, rest = await _read_line(stream, rest)
-                if line.startswith(b"-ERR"):
-                    raise _HandshakeError(line[4:].decode(errors="replace").strip(" '"))
-                if line == b"PONG":
-                    break
-        except BaseException:
-            await trio.aclose_forcefully(stream)
-            raise
-        connection = Connection(endpoint, info, f"_INBOX.{self.token()}", trio.current_time())
-        if rest:
-            connection._feed(rest)
-        return connection, stream
 
-
-class _HandshakeError(Exception):
-    pass
-
-
-async def _read_line(stream: trio.abc.ReceiveStream, rest: bytes) -> tuple[bytes, bytes]:
-    while wire.CRLF not in rest:
-        data = await stream.receive_some(RECEIVE_SIZE)
-        if not data:
-            raise _HandshakeError("the server closed the connection")
-        rest += bytes(data)
-        if len(rest) > wire.MAX_LINE:
-            raise _HandshakeError("this is no NATS server")
-    line, _, rest = rest.partition(wire.CRLF)
-    return line, rest
-
-
-async def _tls_handshake(stream: trio.SSLStream[trio.SocketStream]) -> None:
-    try:
-        await stream.do_handshake()
-    except trio.BrokenResourceError as error:
-        raise _HandshakeError(f"TLS: {error.__cause__ or error}") from error
+def _words(error: Exception) -> str:
+    return str(error).removeprefix("nats: ") or type(error).__name__

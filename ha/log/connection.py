@@ -1,23 +1,26 @@
-"""A NATS connection for trio: one socket, written to without waiting.
+"""One NATS connection, for trio: written to without waiting, its messages handed on at once.
+
+nats-py connects, logs in, reads and parses, and notices when the server is gone. Two things
+are done beside its public interface, since each batch of transactions waits for them, and
+since it must be certain what was never sent (docs/decisions/0001-nats-client.md): messages
+are taken before they are queued for a task each, and commands are written past its buffer,
+which would keep them over a reconnect.
 
 A :class:`Connection` is one incarnation, with its subscriptions and requests, and is never
 revived: who needs another subscribes again on the next one (:mod:`ha.log.client`). Nothing
 is kept for it while there is none.
-
-Why not nats-py: docs/decisions/0001-nats-client.md.
 """
 
 from __future__ import annotations
 
-import json
 import logging
-import socket
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import trio
+from nats.aio.client import Client as NatsClient
 
 from ha.log import nats_wire as wire
 from ha.log.api import LogError, NotSent
@@ -25,13 +28,8 @@ from ha.log.endpoint import Endpoint
 
 _log = logging.getLogger("ha.log")
 
-RECEIVE_SIZE = 256 * 1024
 _MAX_BACKLOG = 64 * 1024 * 1024  # bytes that wait for a socket that does not take them
-_PING_INTERVAL = 4.0
-_MAX_UNANSWERED = 2
 _REPLY_MEMORY = 300.0  # seconds after which an answer is not expected any more
-
-Stream: TypeAlias = "trio.SocketStream | trio.SSLStream[trio.SocketStream]"
 
 Handler: TypeAlias = Callable[[bytes, bytes, bytes, bytes], None]
 """``subject, reply, headers, payload``. Called in the reading task: it must not raise."""
@@ -57,31 +55,58 @@ class Reply:
     payload: bytes
 
 
+class Wire(NatsClient):
+    """nats-py's client, without its own subscriptions: every message goes to ``deliver``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.deliver: Callable[[int, bytes, bytes, bytes, bytes], None] | None = None
+
+    async def _process_msg(
+        self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None
+    ) -> None:
+        if self.deliver is not None:
+            self.deliver(sid, bytes(subject), bytes(reply), headers or b"", data)
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """What the server said of itself."""
+        return self._server_info
+
+    @property
+    def backlog(self) -> int:
+        """Bytes that the socket has not taken yet."""
+        writer = getattr(self._transport, "_io_writer", None)
+        return 0 if writer is None else int(writer.transport.get_write_buffer_size())
+
+    def send(self, data: bytes) -> None:
+        """Hand whole commands to the socket."""
+        assert self._transport is not None
+        self._transport.write(data)
+
+
 class Connection:
     """One incarnation. All methods that write are plain functions; they never wait."""
 
-    def __init__(self, endpoint: Endpoint, info: dict[str, Any], inbox: str, now: float) -> None:
+    def __init__(self, endpoint: Endpoint, nats: Wire, inbox: str) -> None:
         self.endpoint = endpoint
-        self.info = info
         self.closed = trio.Event()
         self.reason = ""
-        self._socket: socket.socket | None = None
-        self._tls: trio.SSLStream[trio.SocketStream] | None = None
-        self._backlog = bytearray()
-        self._writer_wakeup = trio.Event()
+        self._nats = nats
         self._handlers: dict[int, Handler] = {}
         self._on_close: dict[int, Callable[[str], None]] = {}
         self._sid = 0
-        self._inbox = inbox
         self._replies: dict[int, tuple[ReplyHandler, int, float]] = {}
         self._token = 0
         self._reply_prefix = f"{inbox}.r.".encode()
-        self._heard = now
-        self._unanswered = 0
-        self._pongs: list[trio.Event] = []
         self._waiting: set[trio.Event] = set()  # set when the connection closes
-        self._parser = wire.Parser(self._deliver, self._control)
-        self.on_info: Callable[[dict[str, Any]], None] = lambda info: None
+        nats.deliver = self._deliver
+        self.subscribe(f"{inbox}.r.*", self._on_reply)
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """The server's INFO, the latest."""
+        return self._nats.info
 
     @property
     def max_payload(self) -> int:
@@ -104,8 +129,6 @@ class Connection:
         self._on_close.clear()
         self._replies.clear()
         self._handlers.clear()
-        self._backlog.clear()
-        self._writer_wakeup.set()
 
     # --- writing ---
 
@@ -116,22 +139,13 @@ class Connection:
         """
         if self.closed.is_set():
             raise Disconnected(f"no connection to {self.endpoint}: {self.reason}")
-        backlog = self._backlog
-        if len(backlog) + len(data) > _MAX_BACKLOG and backlog:
+        if self._nats.backlog > _MAX_BACKLOG:
             raise Disconnected(f"{self.endpoint} does not take what is sent to it")
-        if not backlog and self._socket is not None:
-            try:
-                sent = self._socket.send(data)
-            except BlockingIOError:
-                sent = 0
-            except OSError as error:
-                self.close(str(error))
-                raise Disconnected(f"no connection to {self.endpoint}: {error}") from error
-            if sent == len(data):
-                return
-            data = data[sent:]
-        backlog += data
-        self._writer_wakeup.set()
+        try:
+            self._nats.send(data)
+        except OSError as error:
+            self.close(str(error))
+            raise Disconnected(f"no connection to {self.endpoint}: {error}") from error
 
     def subscribe(
         self, subject: str, handler: Handler, on_close: Callable[[str], None] | None = None
@@ -225,12 +239,12 @@ class Connection:
 
     async def flush(self, timeout: float = 5.0) -> None:  # noqa: ASYNC109
         """Return when the server has processed all that was written. Raises LogError."""
-        pong = trio.Event()
-        self.write(wire.PING)
-        self._pongs.append(pong)
-        await self.wait(pong, timeout)
-        if self.is_closed or not pong.is_set():
-            raise LogError(f"{self.endpoint} does not answer: {self.reason or 'no pong'}")
+        back = trio.Event()
+        token = self.expect_reply(lambda *_: back.set(), 0, trio.current_time())
+        self.write(wire.publish(token, b"", b"", b""))
+        await self.wait(back, timeout)
+        if self.is_closed or not back.is_set():
+            raise LogError(f"{self.endpoint} does not answer: {self.reason or 'no echo'}")
 
     async def wait(self, event: trio.Event, timeout: float) -> None:  # noqa: ASYNC109
         """Return when it is set, the time is over, or the connection is closed."""
@@ -260,111 +274,3 @@ class Connection:
             return  # not one of ours: somebody publishes to our inbox
         if entry is not None:
             entry[0](entry[1], reply, headers, payload)
-
-    def _control(self, operation: bytes, arguments: bytes) -> None:
-        if operation == b"PING":
-            self.write(wire.PONG)
-        elif operation == b"PONG":
-            self._unanswered = 0
-            if self._pongs:
-                self._pongs.pop(0).set()
-        elif operation == b"INFO":
-            self.info = {**self.info, **json.loads(arguments)}
-            self.on_info(self.info)
-        elif operation == b"-ERR":
-            words = arguments.decode(errors="replace").strip("' ")
-            if "permissions violation" in words.lower():
-                _log.error("NATS: %s", words)  # of one subject only: the connection lives on
-            else:
-                self.close(words)
-
-    def attach(self, stream: Stream) -> None:
-        """Take over ``stream``, on which the handshake is done."""
-        self._sid += 1
-        self._handlers[self._sid] = self._on_reply
-        if isinstance(stream, trio.SSLStream):
-            self._tls = stream
-        else:
-            # A plain socket can be written without waiting, and read with one task switch.
-            self._socket = socket.socket(fileno=stream.socket.detach())
-            self._socket.setblocking(False)
-        self.write(wire.subscribe(f"{self._inbox}.r.*", self._sid))
-
-    async def run(self) -> None:
-        """Read and write until the connection is closed, by whichever side."""
-        try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._read)
-                nursery.start_soon(self._write_backlog)
-                nursery.start_soon(self._keep_alive)
-                await self.closed.wait()
-                nursery.cancel_scope.cancel()
-        finally:
-            self.close("closed by this node")
-            if self._socket is not None:
-                self._socket.close()
-            elif self._tls is not None:
-                await trio.aclose_forcefully(self._tls)
-
-    async def _read(self) -> None:
-        try:
-            if self._tls is not None:
-                while data := await self._tls.receive_some(RECEIVE_SIZE):
-                    self._feed(bytes(data))
-            else:
-                assert self._socket is not None
-                receive = self._socket.recv
-                while True:
-                    await trio.lowlevel.wait_readable(self._socket)
-                    try:
-                        data = receive(RECEIVE_SIZE)
-                    except BlockingIOError:
-                        continue
-                    if not data:
-                        break
-                    self._feed(data)
-            self.close("the server closed the connection")
-        except (OSError, trio.BrokenResourceError, wire.WireError, Disconnected) as error:
-            self.close(str(error) or type(error).__name__)
-
-    def _feed(self, data: bytes) -> None:
-        self._heard = trio.current_time()
-        self._parser.feed(data)
-
-    async def _write_backlog(self) -> None:
-        backlog = self._backlog
-        while not self.closed.is_set():
-            await self._writer_wakeup.wait()
-            self._writer_wakeup = trio.Event()
-            try:
-                while backlog:
-                    if self._tls is not None:
-                        data = bytes(backlog)
-                        backlog.clear()
-                        await self._tls.send_all(data)
-                    else:
-                        assert self._socket is not None
-                        await trio.lowlevel.wait_writable(self._socket)
-                        with memoryview(backlog) as view:
-                            sent = self._socket.send(view)
-                        del backlog[:sent]
-            except BlockingIOError:
-                self._writer_wakeup.set()
-            except (OSError, trio.BrokenResourceError) as error:
-                self.close(str(error) or type(error).__name__)
-
-    async def _keep_alive(self) -> None:
-        """A server that is cut off without a word is found out by its silence."""
-        while True:
-            before = trio.current_time()
-            await trio.sleep(_PING_INTERVAL)
-            if self._heard >= before:
-                self._unanswered = 0
-                continue
-            if self._unanswered >= _MAX_UNANSWERED:
-                self.close(f"no sign of life for {trio.current_time() - self._heard:.1f} s")
-                return
-            self._unanswered += 1
-            self._pongs.append(trio.Event())
-            with suppress(Disconnected):
-                self.write(wire.PING)

@@ -22,13 +22,13 @@ class Endpoint:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{'tls' if self.tls else 'nats'}://{host}:{self.port}"
 
-    def login(self) -> dict[str, object]:
-        """A name without a password is a token."""
+    def login(self) -> dict[str, str]:
+        """As nats-py takes it. A name without a password is a token."""
         if self.user is None:
             return {}
         if self.password is None:
-            return {"auth_token": self.user}
-        return {"user": self.user, "pass": self.password}
+            return {"token": self.user}
+        return {"user": self.user, "password": self.password}
 
 
 def parse_urls(text: str) -> list[Endpoint]:

@@ -90,8 +90,8 @@ def test_urls() -> None:
         Endpoint("::1", 1, tls=True),
         Endpoint("b", 4222, user="u", password="p w"),
     ]
-    assert parse_urls("nats://tok@b")[0].login() == {"auth_token": "tok"}
-    assert parse_urls("nats://u:p@b")[0].login() == {"user": "u", "pass": "p"}
+    assert parse_urls("nats://tok@b")[0].login() == {"token": "tok"}
+    assert parse_urls("nats://u:p@b")[0].login() == {"user": "u", "password": "p"}
     assert str(parse_urls("nats://u:secret@b")[0]) == "nats://b:4222"
 
 

@@ -1,27 +1,12 @@
-"""The NATS protocol without I/O: what is cut anywhere is put together again."""
+"""Commands and headers of the NATS protocol, as bytes."""
 
 from __future__ import annotations
-
-from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ha.log import nats_wire as wire
-
-Message = tuple[int, bytes, bytes, bytes, bytes]
-
-TOKEN = st.text("abcXYZ_$.-", min_size=1, max_size=12).map(str.encode)
-HEADERS = st.dictionaries(
-    st.text("abcdefXYZ-", min_size=1, max_size=8),
-    st.text(st.characters(codec="utf-8")).map(lambda text: " ".join(text.split())),
-    max_size=3,
-).map(lambda headers: wire.encode_headers(headers) if headers else b"")
-MESSAGE = st.tuples(
-    st.integers(1, 10**6), TOKEN, st.just(b"") | TOKEN, HEADERS, st.binary(max_size=200)
-)
-CONTROL = st.sampled_from([b"PING", b"PONG", b"+OK", b"-ERR 'Stale Connection'", b'INFO {"a":1}'])
 
 
 def test_commands() -> None:
