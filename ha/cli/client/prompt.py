@@ -11,11 +11,9 @@ from prompt_toolkit.formatted_text import StyleAndTextTuples
 from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.lexers import PygmentsLexer
-from prompt_toolkit.styles import Style, style_from_pygments_cls
+from prompt_toolkit.styles import Style
 from prompt_toolkit.styles.base import BaseStyle
-from prompt_toolkit.styles.style import merge_styles
 from pygments.lexers.sql import SqlLexer  # type: ignore[import-untyped]
-from pygments.styles import get_style_by_name  # type: ignore[import-untyped]
 
 import ha.dbapi as db
 from ha.cli.client.completion import SqlCompleter, history_file
@@ -84,11 +82,21 @@ def _continuation(width: int, line: int, wrapped: int) -> StyleAndTextTuples:
     return [("class:prompt", "… ".rjust(width))]
 
 
+_STYLE = {
+    # The terminal's own colours, which its owner can read: on white as well as on black.
+    "pygments.keyword": "bold ansiblue",
+    "pygments.name.builtin": "noinherit ansiblue",
+    "pygments.operator": "noinherit",
+    "pygments.literal.string": "ansigreen",
+    "pygments.literal.number": "ansimagenta",
+    "pygments.comment": "italic ansibrightblack",
+    "prompt": "bold ansicyan",
+    "prompt.mark": "bold ansiyellow",
+}
+
+
 def _style() -> BaseStyle:
-    own = Style.from_dict({"prompt": "bold ansicyan", "prompt.mark": "bold ansiyellow"})
-    if "NO_COLOR" in os.environ:
-        return Style.from_dict({})
-    return merge_styles([style_from_pygments_cls(get_style_by_name("default")), own])
+    return Style.from_dict({} if "NO_COLOR" in os.environ else _STYLE)
 
 
 def _history() -> History:
