@@ -18,17 +18,12 @@ from ha.wire.postgres.conversation import Conversation
 from ha.wire.postgres.errors import Fatal, PgError
 from ha.wire.postgres.extended import Extended
 from ha.wire.postgres.messages import (
-    Bind,
-    Close,
     CopyData,
     CopyDone,
     CopyFail,
-    Describe,
-    Execute,
     Flush,
     FunctionCall,
     Message,
-    Parse,
     PasswordMessage,
     Query,
     Sync,
@@ -118,10 +113,19 @@ async def converse(conversation: Conversation) -> None:
     conversation.write_ready()
     extended = Extended(conversation)
     buffered = channel.decoder.next
+    handlers = extended.handlers
     while True:
         message = buffered() or await _next(conversation)
-        if isinstance(message, Bind | Execute | Parse | Describe | Close):
-            await extended.handle(message)
+        handle = handlers.get(type(message))
+        if handle is not None:
+            if extended.skipping:
+                continue
+            try:
+                rest = handle(message)
+                if rest is not None:
+                    await rest
+            except (HaError, PgError) as error:
+                await extended.failed(error, message)
         elif isinstance(message, Query):
             extended.skipping = False
             await simple_query(conversation, message.sql)

@@ -91,8 +91,7 @@ class Running:
 
     async def __aenter__(self) -> None:
         c = self._conversation
-        c.busy_since = trio.current_time()
-        c.cancelled_by = None
+        c.start()
         if self._seconds:
             self._manager = trio.open_nursery()
             self._nursery = await self._manager.__aenter__()
@@ -152,6 +151,15 @@ class Conversation:
         if self.cancelled_by is not None:
             raise HaError(Code.CANCELLED, "the statement was cancelled")
 
+    @property
+    def no_time_out(self) -> bool:
+        return self.settings.values["statement_timeout"] == "0"
+
+    def start(self) -> None:
+        """A statement runs from now on, until ``busy_since`` is None again."""
+        self.busy_since = trio.current_time()
+        self.cancelled_by = None
+
     def running(self) -> Running:
         """Around everything that statements do: cancel requests and statement_timeout count."""
         return Running(self, self.settings.milliseconds("statement_timeout") / 1000)
@@ -173,6 +181,8 @@ class Conversation:
 
     def check_allowed(self, plan: Plan) -> None:
         """Refuse what a failed or a read-only transaction does not take. Raises PgError."""
+        if plan.kind is Kind.READ and not self.transactions.failed:
+            return
         if self.transactions.failed and not (plan.command and plan.command.in_failed):
             self.transactions.check()
         if plan.kind in (Kind.WRITE, Kind.DDL):

@@ -5,8 +5,9 @@ Source: PostgreSQL documentation, "Message Flow", "Extended Query" and "Pipelini
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import tzinfo
+from typing import Any
 
 from ha.core.errors import HaError
 from ha.core.values import Value
@@ -34,27 +35,19 @@ class Extended:
     def __init__(self, conversation: Conversation) -> None:
         self._c = conversation
         self.skipping = False
+        self.handlers: dict[type, Callable[[Any], Awaitable[None] | None]] = {
+            Bind: self._bind,
+            Execute: self._execute,
+            Describe: self._describe,
+            Parse: self._parse,
+            Close: self._close,
+        }
+        """By the type of the message. What has nothing to wait for is done when they return."""
 
-    async def handle(self, message: Message) -> None:
-        """Parse, Bind, Describe, Execute or Close. Raises Closed."""
-        if self.skipping:
-            return
-        sql: str | None = None
-        try:
-            if isinstance(message, Bind):
-                await self._bind(message)
-            elif isinstance(message, Execute):
-                await self._execute(message)
-            elif isinstance(message, Parse):
-                sql = message.sql
-                await self._parse(message)
-            elif isinstance(message, Describe):
-                self._describe(message)
-            elif isinstance(message, Close):
-                await self._close(message)
-        except (HaError, PgError) as error:
-            self.skipping = True
-            await self._c.report(error, sql)
+    async def failed(self, error: HaError | PgError, message: Message) -> None:
+        """Report ``error``, and skip everything up to the next Sync."""
+        self.skipping = True
+        await self._c.report(error, message.sql if isinstance(message, Parse) else None)
 
     async def sync(self) -> None:
         """The end of a pipeline, and of its implicit transaction."""
@@ -95,7 +88,7 @@ class Extended:
         c.statements[message.name] = plan
         c.channel.write(backend.PARSE_COMPLETE)
 
-    async def _bind(self, message: Bind) -> None:
+    def _bind(self, message: Bind) -> Awaitable[None] | None:
         c = self._c
         plan = self._statement(message.statement)
         c.check_allowed(plan)
@@ -104,15 +97,13 @@ class Extended:
                 raise PgError("42P03", f'cursor "{message.portal}" already exists')
             if len(c.portals) >= c.limits.portals:
                 raise PgError("53400", f"there are {len(c.portals)} open portals")
-        else:
-            old = c.portals.pop("", None)
-            if old is not None and old.source is not None:
-                await old.aclose()
+        old = c.portals.pop(message.portal, None)
         values = bind_values(plan, message, c)
         if message.result_formats:
             expand_formats(message.result_formats, len(plan.columns))
         c.portals[message.portal] = Portal(plan, values, message.result_formats, plan.columns)
         c.channel.write(backend.BIND_COMPLETE)
+        return None if old is None or old.source is None else old.aclose()
 
     def _describe(self, message: Describe) -> None:
         c = self._c
@@ -148,6 +139,14 @@ class Extended:
             c.channel.write(backend.EMPTY_QUERY)
             return
         c.check_allowed(plan)
+        fresh = portal.source is None and not portal.ended
+        if plan.kind is Kind.READ and fresh and not message.max_rows and c.no_time_out:
+            c.start()
+            try:
+                await c.run(portal, self._more_follows)
+            finally:
+                c.busy_since = None
+            return
         async with c.running():
             if isinstance(plan.command, Copy):
                 from ha.wire.postgres.copy import run_copy

@@ -74,6 +74,12 @@ class Server:
             self._cancel(login)
             return
         try:
+            await self._enter(stream, login)
+        finally:
+            login.channel.close()
+
+    async def _enter(self, stream: trio.SocketStream, login: Login) -> None:
+        try:
             if self.count > self.config.limits.connections:
                 raise Fatal(
                     "53300",

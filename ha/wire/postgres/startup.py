@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import trio
 
 from ha.wire.postgres import backend
-from ha.wire.postgres.channel import Channel, Closed
+from ha.wire.postgres.channel import Channel, Closed, PlainChannel
 from ha.wire.postgres.codec import FrontendDecoder, ProtocolError
 from ha.wire.postgres.config import Auth, Config
 from ha.wire.postgres.errors import Fatal
@@ -54,18 +54,26 @@ class Login:
 
 
 class _Opening:
-    """Which channel an error must be written to."""
+    """Which channel an error must be written to, and which one goes on."""
 
     def __init__(self, stream: trio.SocketStream) -> None:
         self.stream = stream
-        self.channel = Channel(stream, FrontendDecoder())
+        self.channel: Channel = PlainChannel(stream, FrontendDecoder())
+        self.plain = self.channel
+        self.kept = False
+
+    def close_unused(self) -> None:
+        if not self.kept or self.plain is not self.channel:
+            self.plain.close()
 
 
 async def start(stream: trio.SocketStream, config: Config) -> Login | CancelRequest:
     """Everything before the user is known, and then that. Raises Closed, after a refusal too."""
     opening = _Opening(stream)
     try:
-        return await _start(opening, config)
+        found = await _start(opening, config)
+        opening.kept = isinstance(found, Login)
+        return found
     except (Fatal, ProtocolError) as error:
         notice = backend.Notice(
             "FATAL", error.sqlstate, error.message, hint=getattr(error, "hint", None)
@@ -73,6 +81,8 @@ async def start(stream: trio.SocketStream, config: Config) -> Login | CancelRequ
         opening.channel.write(backend.error_response(notice))
         await opening.channel.flush()
         raise Closed from error
+    finally:
+        opening.close_unused()
 
 
 async def _start(opening: _Opening, config: Config) -> Login | CancelRequest:
