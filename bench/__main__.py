@@ -7,10 +7,10 @@ from pathlib import Path
 
 import trio
 
-from bench import apply, engine, http
+from bench import apply, engine, http, protocols
 from bench.report import Report
 
-PARTS = ("engine", "http", "apply")
+PARTS = ("engine", "http", "protocols", "apply")
 OUT = Path(__file__).parent / "out"
 
 
@@ -34,6 +34,8 @@ def main() -> None:
         trio.run(engine.run, report, arguments.seconds)
     if "http" in parts:
         http.run(report, arguments.seconds)
+    if "protocols" in parts:
+        protocols.run(report, arguments.seconds)
     if "apply" in parts:
         apply.run(report, arguments.seconds)
     print(report.table())

@@ -5,12 +5,15 @@ from __future__ import annotations
 import datetime
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+import trustme
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import ha.dbapi as db
+from ha.wire.http.server import Tls
 from tests.support.grpc_server import Served, serving
 
 FOREVER = "WITH RECURSIVE n(i) AS (VALUES(1) UNION ALL SELECT i+1 FROM n) SELECT max(i) FROM n"
@@ -491,3 +494,29 @@ def test_what_is_no_node_is_told_apart() -> None:
         with pytest.raises(db.OperationalError, match="does not speak HTTP/2"):
             db.connect(f"ha://127.0.0.1:{port}")
         thread.join()
+
+
+def test_tls_and_certificates(tmp_path: Path) -> None:
+    authority, stranger = trustme.CA(), trustme.CA()
+    server, client = authority.issue_cert("localhost"), authority.issue_cert("client")
+    files = {name: tmp_path / f"{name}.pem" for name in ("cert", "key", "ca", "mine", "other")}
+    server.cert_chain_pems[0].write_to_path(files["cert"])
+    server.private_key_pem.write_to_path(files["key"])
+    authority.cert_pem.write_to_path(files["ca"])
+    client.private_key_and_cert_chain_pem.write_to_path(files["mine"])
+    stranger.cert_pem.write_to_path(files["other"])
+    with serving(tls=Tls(files["cert"], files["key"], files["ca"])) as node:
+        known = f"ca={files['ca']}&cert={files['mine']}"
+        for dsn in (
+            f"ha://localhost:{node.port}/ha?tls=true&{known}",
+            f"https://localhost:{node.port}/ha?{known}",
+        ):
+            with db.connect(dsn) as connection:
+                assert connection.execute("SELECT 1").fetchone() == (1,)
+        for dsn in (
+            f"ha://localhost:{node.port}/ha?tls=true&ca={files['ca']}",
+            f"ha://localhost:{node.port}/ha?tls=true&ca={files['other']}&cert={files['mine']}",
+            f"ha://localhost:{node.port}/ha",
+        ):
+            with pytest.raises(db.OperationalError):
+                db.connect(dsn)
