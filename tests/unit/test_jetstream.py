@@ -6,9 +6,11 @@ import json
 import random
 import socket
 import ssl
+import struct
 import subprocess
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +140,46 @@ async def test_a_server_that_is_not_there_is_named(nats_server: NatsProcess) -> 
     broker = JetStreamBroker(options(nats_server, timeout=0.5), rng=RNG)
     with pytest.raises(HaError, match=f"127.0.0.1:{nats_server.port}"):
         await broker.__aenter__()
+
+
+INFO = b'INFO {"server_id":"x","version":"2.15.0","headers":true,"max_payload":1000}\r\n'
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        b"",
+        b"HTTP/1.1 400 Bad Request\r\n\r\n",
+        INFO,
+        INFO + b"PONG\r\n",
+        INFO + b"PONG\r\nMSG a x\r\n",
+    ],
+    ids=["nothing", "http", "info", "connected", "garbage"],
+)
+async def test_a_connection_that_is_reset_is_only_lost(words: bytes) -> None:
+    """Whatever was said before: we try again, and no error of a socket ends the node."""
+    met = 0
+
+    async def reset(stream: trio.SocketStream) -> None:
+        nonlocal met
+        met += 1
+        with suppress(trio.BrokenResourceError):
+            if words:
+                await stream.send_all(words)
+            await trio.sleep(0.02)
+        # With unread data or no time to linger, closing is a reset.
+        stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        stream.socket.close()
+
+    async with trio.open_nursery() as nursery:
+        listeners = await nursery.start(partial(trio.serve_tcp, reset, 0, host="127.0.0.1"))
+        port = listeners[0].socket.getsockname()[1]
+        mine = JetStreamOptions(urls=f"nats://127.0.0.1:{port}", node="a", timeout=1.5)
+        with pytest.raises(HaError) as refused:
+            await JetStreamBroker(mine, rng=RNG).__aenter__()
+        nursery.cancel_scope.cancel()
+    assert refused.value.code is Code.UNAVAILABLE
+    assert met >= 2
 
 
 async def test_a_server_without_jetstream_is_told(

@@ -7,8 +7,8 @@ import trio
 
 from ha.core.errors import Code, HaError
 from ha.log.api import Outgoing
-from sim.cluster import Cluster
-from tests.support.simulated import outcome, play, ready, session
+from sim.cluster import Cluster, Gone
+from tests.support.simulated import outcome, play, process, ready, session
 
 
 def test_a_part_that_was_lost_does_not_stop_the_writer() -> None:
@@ -118,5 +118,31 @@ def test_new_writes_do_not_wait_longer_than_they_may_for_earlier_ones() -> None:
             cluster.server.censor = None
             cluster.nodes["n1"].heal()
         await ready(cluster)
+
+    play(script)
+
+
+def test_a_commit_ends_when_its_node_does() -> None:
+    """The wait for a COMMIT cannot be cancelled: the committer must end it when it ends."""
+
+    async def script(cluster: Cluster) -> None:
+        one = session(cluster, "n1")
+        await one.execute("CREATE TABLE t(x)")
+        await one.execute("BEGIN")
+        await one.execute("INSERT INTO t VALUES (1)")
+        cluster.nodes["n1"].cut(up=True, down=True)
+        node = process(cluster, "n1")
+
+        async def commit() -> None:
+            with pytest.raises(Gone):
+                await node.call(lambda: one.execute("COMMIT"))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(commit)
+            await trio.sleep(1)
+            node.crash()
+            with trio.fail_after(1):
+                await node.ended.wait()
+        cluster.nodes["n1"].heal()
 
     play(script)

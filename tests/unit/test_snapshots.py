@@ -358,4 +358,8 @@ async def test_a_copy_that_nobody_waits_for_ends(stream: MemoryStream, tmp_path:
         assert scope.cancelled_caught or made
         for copy in made:
             copy.remove()
-        assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".ha-copy-")] == []
+        assert left_over(tmp_path) == []
+
+
+def left_over(folder: Path) -> list[str]:
+    return [p.name for p in folder.iterdir() if p.name.startswith(".ha-copy-")]
