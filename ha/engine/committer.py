@@ -142,6 +142,7 @@ class Committer:
         self._turn: Turn | None = None
         self._inbox: deque[Entry] = deque()
         self._under_way: dict[str, Unit] = {}
+        self._waited_for: dict[Unit, None] = {}
         self._flight: Flight | None = None
         self._wake = trio.Event()
         self._applied_changed = trio.Event()
@@ -181,6 +182,7 @@ class Committer:
         """
         self._check()
         self._queue.append(unit)
+        self._waited_for[unit] = None
         self._notify()
         try:
             await unit.done.wait()
@@ -188,6 +190,8 @@ class Committer:
             if unit.stage is Stage.WAITING:
                 self._queue.remove(unit)
             raise
+        finally:
+            del self._waited_for[unit]
         if unit.error is not None:
             raise unit.error
         return unit
@@ -238,13 +242,19 @@ class Committer:
         self._refusal = error
 
     def abandon(self, error: HaError) -> None:
-        """After :meth:`run` was cancelled: whoever still waits is told."""
+        """When :meth:`run` has ended: whoever still waits is told."""
+        self._refusal = self._refusal or error
         self._fail_waiting(error)
-        under_way = list(self._under_way.values())
-        if self._flight is not None:
-            under_way += self._flight.units
-        for unit in under_way:
-            self._doubt(unit)
+        units = [*self._waited_for, *self._under_way.values()]
+        if self._turn is not None:
+            self._turn.end(error)
+            if self._turn.unit is not None:
+                units.append(self._turn.unit)
+        for unit in units:
+            if unit.messages:
+                self._doubt(unit)
+            elif unit.stage is not Stage.DONE:
+                unit.fail(error)
 
     def _check(self) -> None:
         if self._refusal is not None:
@@ -258,23 +268,30 @@ class Committer:
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Follow the log until cancelled."""
-        while True:
-            self._inbox.clear()
-            self._reset = None
-            after, self._resume_after = self._resume_after, 0
-            async with (
-                self._log.subscribe(max(after, self._fold.position.applied)) as subscription,
-                trio.open_nursery() as nursery,
-            ):
-                nursery.start_soon(self._pump, subscription.receive)
-                nursery.start_soon(self._watch_connection)
-                if self._relay is not None:
-                    nursery.start_soon(self._relay.run, self._may_publish)
-                task_status.started()
+        try:
+            while True:
+                await self._follow(task_status)
                 task_status = trio.TASK_STATUS_IGNORED
-                await self._loop()
-                nursery.cancel_scope.cancel()
-            await self._after_reset()
+                await self._after_reset()
+        finally:
+            self.abandon(HaError(Code.UNAVAILABLE, "the node has stopped"))
+
+    async def _follow(self, task_status: trio.TaskStatus[None]) -> None:
+        """Follow the log with one subscription, until that must be made anew."""
+        self._inbox.clear()
+        self._reset = None
+        after, self._resume_after = self._resume_after, 0
+        async with (
+            self._log.subscribe(max(after, self._fold.position.applied)) as subscription,
+            trio.open_nursery() as nursery,
+        ):
+            nursery.start_soon(self._pump, subscription.receive)
+            nursery.start_soon(self._watch_connection)
+            if self._relay is not None:
+                nursery.start_soon(self._relay.run, self._may_publish)
+            task_status.started()
+            await self._loop()
+            nursery.cancel_scope.cancel()
 
     async def stop(self) -> None:
         """Refuse new work, and return when what is under way is done."""
@@ -1019,25 +1036,26 @@ class Committer:
             return
         turn.grant(self._notify)
         self._turn = turn
-        try:
-            hold_until = float("inf")
-            while not turn.released.is_set():
-                if turn.unit is not None:
-                    await self._commit_turn(turn, turn.unit)
-                    return
-                waiting = bool(self._inbox or self._queue or self._turns or self._reset)
-                now = trio.current_time()
-                if not waiting:
-                    hold_until = float("inf")
-                elif hold_until == float("inf"):
-                    hold_until = now + self._options.transaction_hold
-                elif now >= hold_until:
-                    turn.expire(_held(self._options.transaction_hold))
-                    await turn.released.wait()
-                    return
-                await self._sleep(hold_until)
-        finally:
-            self._turn = None
+        await self._hold_turn(turn)
+        self._turn = None
+
+    async def _hold_turn(self, turn: Turn) -> None:
+        hold_until = float("inf")
+        while not turn.released.is_set():
+            if turn.unit is not None:
+                await self._commit_turn(turn, turn.unit)
+                return
+            waiting = bool(self._inbox or self._queue or self._turns or self._reset)
+            now = trio.current_time()
+            if not waiting:
+                hold_until = float("inf")
+            elif hold_until == float("inf"):
+                hold_until = now + self._options.transaction_hold
+            elif now >= hold_until:
+                turn.expire(_held(self._options.transaction_hold))
+                await turn.released.wait()
+                return
+            await self._sleep(hold_until)
 
     async def _commit_turn(self, turn: Turn, unit: Unit) -> None:
         unit.stage = Stage.RUNNING

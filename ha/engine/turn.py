@@ -30,6 +30,7 @@ class Turn:
         self.unit: Unit | None = None
         self._on_expire = on_expire
         self._notify: Callable[[], None] | None = None
+        self._over: HaError | None = None
 
     def grant(self, notify: Callable[[], None]) -> None:
         self._notify = notify
@@ -46,8 +47,14 @@ class Turn:
     def commit(self, unit: Unit) -> None:
         """Publish and commit ``unit``, whose statements ran in this turn; wait for it."""
         self.unit = unit
-        if self._notify is not None:
+        if self._over is not None:
+            unit.fail(self._over)
+        elif self._notify is not None:
             self._notify()
+
+    def end(self, error: HaError) -> None:
+        """Nobody serves it any more: what is still committed fails with ``error``."""
+        self._over = error
 
     def release(self) -> None:
         """Give the writer back; the connection holds no lock any more."""
