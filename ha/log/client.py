@@ -5,10 +5,12 @@ Each time it is a new :class:`ha.log.connection.Connection`.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import random
 import ssl
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import trio
@@ -88,7 +90,8 @@ class Client:
 
     async def run(self) -> None:
         """Until cancelled. nats-py's tasks live in here, in an asyncio loop on trio."""
-        async with trio_asyncio.open_loop():
+        async with trio_asyncio.open_loop() as loop:
+            loop.set_exception_handler(_on_stray_error)
             await self._keep_up()
 
     async def _keep_up(self) -> None:
@@ -128,7 +131,8 @@ class Client:
             return trio.current_time() - since > _SHORT_LIVED
         finally:
             nats.deliver = None
-            with trio.move_on_after(_CLOSE_TIMEOUT) as scope:
+            # It tells of a connection that was reset; there is none any more, that is all.
+            with trio.move_on_after(_CLOSE_TIMEOUT) as scope, suppress(OSError, NatsError):
                 scope.shield = True
                 await trio_asyncio.aio_as_trio(nats.close)()
 
@@ -136,10 +140,11 @@ class Client:
         """None: there is none to be had; ``last_error`` says why."""
         problem: list[Exception] = []
         lost: list[Connection] = []
+        connecting = True
 
         async def on_error(error: Exception) -> None:
             problem.append(error)
-            if not lost:
+            if connecting:
                 raise error  # else nats-py tries again by itself, on its own time
             if "permissions violation" in str(error).lower():
                 _log.error("NATS: %s", error)  # of one subject only: the connection lives on
@@ -174,6 +179,8 @@ class Client:
             if "authorization" in words.lower() or "authentication" in words.lower():
                 self.refused.set()
             return None
+        finally:
+            connecting = False
         connection = Connection(endpoint, nats, f"_INBOX.{self.token()}")
         lost.append(connection)
         if nats.is_closed:
@@ -188,6 +195,13 @@ class Client:
             new = Endpoint(host.strip("[]"), int(port), given.tls, given.user, given.password)
             if all((new.host, new.port) != (old.host, old.port) for old in self._pool):
                 self._pool.append(new)
+
+
+def _on_stray_error(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Of a task of nats-py that nobody waits for. trio-asyncio would end the node with it; what
+    it means for us shows in the connection: closed, or silent until the ping finds out."""
+    error = context.get("exception")
+    _log.warning("nats-py: %s", context.get("message") if error is None else _words(error))
 
 
 def _words(error: Exception) -> str:
