@@ -107,6 +107,14 @@ def target_columns(target: Relation | None, constraint: Constraint) -> list[int]
     return [c.number for c in found if c is not None]
 
 
+def key_index(target: Relation | None, columns: list[int]) -> int:
+    """The oid of the unique index that a foreign key refers to, 0 if there is none."""
+    for constraint in target.constraints if target is not None else ():
+        if constraint.kind in "pu" and constraint.columns == columns:
+            return constraint.index
+    return 0
+
+
 _ACTION_WORDS = {"r": "RESTRICT", "c": "CASCADE", "n": "SET NULL", "d": "SET DEFAULT"}
 
 

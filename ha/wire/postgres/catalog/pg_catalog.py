@@ -236,6 +236,7 @@ def _constraints(state: Catalogue) -> Iterable[dict[str, Value]]:
             target = state.snapshot.by_name.get(c.target.lower()) if c.target else None
             target_columns = d.target_columns(target, c)
             foreign = c.kind == "f"
+            index = d.key_index(target, target_columns) if foreign else c.index
             yield {
                 "oid": c.oid,
                 "conname": c.name,
@@ -246,7 +247,7 @@ def _constraints(state: Catalogue) -> Iterable[dict[str, Value]]:
                 "convalidated": 1,
                 "conenforced": 1,
                 "conrelid": r.oid,
-                "conindid": c.index,
+                "conindid": index,
                 "confrelid": target.oid if target else 0,
                 "confupdtype": c.on_update if foreign else " ",
                 "confdeltype": c.on_delete if foreign else " ",
