@@ -255,11 +255,8 @@ class Applier:
             self._run_row(plan.replace, values)
             return True
         if rowid is not None:
-            try:
-                self._run_row(plan.insert, (rowid, *values))
-            except apsw.ConstraintError:
-                pass
-            else:
+            self._run_row(plan.insert, (rowid, *values))
+            if self._connection.changes():
                 return True
         # Something is in the way: REPLACE removes it, but must not meet an innocent rowid.
         former = self._former(plan, new, values, rowid)
@@ -367,15 +364,15 @@ class Applier:
         """The lowest rowid of a row with these values, or ``rowid`` if that is one."""
         condition = " AND ".join(f"{quote(c)} COLLATE BINARY IS ?" for c in plan.names)
         if rowid is None:
-            return self._select_rowid(plan, condition, values)
+            lowest = f"ORDER BY {quote(plan.info.rowid or '')} LIMIT 1"
+            return self._select_rowid(plan, f"{condition} {lowest}", values)
         both = f"{quote(plan.info.rowid or '')} = ? AND {condition}"
         return self._select_rowid(plan, both, (rowid, *values))
 
     def _select_rowid(self, plan: _Plan, condition: str, values: Row) -> int | None:
-        rowid = quote(plan.info.rowid or "")
         sql = (
-            f"SELECT {rowid} FROM main.{quote(plan.info.name)} WHERE {condition}"
-            f" ORDER BY {rowid} LIMIT 1"
+            f"SELECT {quote(plan.info.rowid or '')} FROM main.{quote(plan.info.name)}"
+            f" WHERE {condition}"
         )
         for (found,) in self._run_row(sql, values):
             return int(found)
@@ -478,7 +475,7 @@ class Applier:
             key=key,
             carry=carry,
             own_rowid=carry and mode is not Identify.ROWID,
-            insert=f"INSERT OR ABORT INTO {table} ({columns}) VALUES ({marks})",
+            insert=f"INSERT OR IGNORE INTO {table} ({columns}) VALUES ({marks})",
             replace=f"INSERT OR REPLACE INTO {table} ({columns}) VALUES ({marks})",
             update_head=head,
             update=f"{head}{sets} WHERE {where}",
