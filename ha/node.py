@@ -22,6 +22,7 @@ from ha.engine.database import DatabaseOptions
 from ha.engine.databases import Databases
 from ha.engine.interceptors import load_interceptor
 from ha.engine.joining import LOCAL_EPOCH
+from ha.engine.operations import NodeOperations
 from ha.engine.place import Place
 from ha.engine.runtime import Runtime
 from ha.engine.snapshots import SnapshotOptions
@@ -99,6 +100,7 @@ async def _serve(config: Config, node: Node, nursery: trio.Nursery) -> None:
     )
     app = create_app(
         databases,
+        operations=NodeOperations(databases),
         token=config.token,
         max_body=config.max_body,
         health=lambda: Readiness(databases.not_ready()),

@@ -220,3 +220,91 @@ class Sessions(Protocol):
     def database_ids(self) -> list[str]:
         """The ids, the default first."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Download:
+    """A database file on its way out. ``sequence``: the position in the log that it holds;
+    ``size``: bytes, None if not known before the end; ``etag``: equal for equal content."""
+
+    filename: str
+    sequence: int
+    size: int | None
+    etag: str
+    chunks: AsyncIterator[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A message that could not be applied. ``state``: ``halted`` (the database stands before it)
+    or ``skipped``. ``time_ns``: the broker's, in Unix nanoseconds."""
+
+    sequence: int
+    message: bytes
+    error: str
+    time_ns: int
+    state: str
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseStatus:
+    """How a database of this node stands. ``position``: the last sequence applied, ``last``: the
+    log's, None if that is not in reach; ``lag``: messages between; ``snapshot``: what the newest
+    one holds; ``peers``: other nodes by their consumers' names, with their positions; ``problem``:
+    why it should get no traffic; ``leader``: who takes its writes, None if all do."""
+
+    database_id: str
+    path: str
+    default: bool
+    position: int
+    last: int | None
+    lag: int | None
+    snapshot: int | None
+    peers: Mapping[str, int]
+    problem: str | None
+    leader: str | None = None
+
+
+class Operations(Protocol):
+    """What may be done to the databases of a node beside talking to them. A ``database_id`` of
+    None means the default one. All methods raise HaError and nothing else."""
+
+    async def create_database(self, dsn: str) -> str:
+        """Make a database, and tell the other nodes; its id."""
+        ...
+
+    async def drop_database(self, database_id: str) -> None:
+        """Close a database and remove its files, on all nodes that follow."""
+        ...
+
+    async def etag(self, database_id: str | None) -> str:
+        """Of the database as it is now: that of :meth:`download`."""
+        ...
+
+    def download(self, database_id: str | None) -> AbstractAsyncContextManager[Download]:
+        """A consistent copy, made while writes go on."""
+        ...
+
+    async def take_snapshot(self, database_id: str | None) -> int:
+        """The sequence that the new snapshot holds, 0 if the newest one holds all there is."""
+        ...
+
+    def latest_snapshot(self, database_id: str | None) -> AbstractAsyncContextManager[Download]:
+        """Raises NOT_FOUND when there is none."""
+        ...
+
+    async def replications(self, database_id: str | None) -> list[dict[str, object]]:
+        """Consumer info of JetStream for each node, as JSON."""
+        ...
+
+    async def remove_replication(self, database_id: str | None, name: str) -> None:
+        """Detach a node. Raises NOT_FOUND."""
+        ...
+
+    async def dead_letters(self, database_id: str | None) -> list[DeadLetter]: ...
+
+    async def skip_dead_letter(self, database_id: str | None, sequence: int) -> int:
+        """Let all nodes pass over a message; where in the log that is said."""
+        ...
+
+    async def status(self) -> list[DatabaseStatus]: ...

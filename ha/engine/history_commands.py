@@ -119,6 +119,15 @@ def _undo(session: Session, match: re.Match[str]) -> Command:
     return Command(verb, work, remaining=match["remaining"] or "")
 
 
+def parse_rows(text: str) -> Mapping[str, frozenset[int]]:
+    """``users(1, 2)``. Raises HaError (BAD_REQUEST)."""
+    match = re.fullmatch(rf"\s*{_TABLE}\s*{_ROWS}\s*", text, FLAGS)
+    rows = _rows(match) if match else None
+    if rows is None:
+        raise HaError(Code.BAD_REQUEST, f"{text!r} names no rows: write users(1, 2)")
+    return rows
+
+
 def _rows(match: re.Match[str]) -> Mapping[str, frozenset[int]] | None:
     if match["rows"] is None:
         return None

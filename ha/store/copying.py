@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 import tempfile
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from functools import partial
@@ -54,6 +55,7 @@ class Copy:
     ) -> None:
         self._folder = tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=beside)
         self.path = os.path.join(self._folder, "copy.db")
+        self._finalizer = weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
         try:
             backup(source, self.path, vfs, stopped)
             take_back_suffix(self.path)
@@ -67,7 +69,7 @@ class Copy:
         return os.path.getsize(self.path)
 
     def remove(self) -> None:
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._finalizer()
 
 
 def remove_left_over(folder: str) -> None:

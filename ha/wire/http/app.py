@@ -19,7 +19,7 @@ from quart import Response, abort, request
 from quart_trio import QuartTrio
 
 from ha.core.errors import Code, HaError
-from ha.engine.api import Sessions
+from ha.engine.api import Operations, Sessions
 from ha.wire.http.answers import answer_errors
 from ha.wire.http.asgi import (
     Application,
@@ -37,7 +37,10 @@ from ha.wire.http.description import description_blueprint
 from ha.wire.http.errors import CLIENT_GONE
 from ha.wire.http.exchange import WHEN_GONE
 from ha.wire.http.health import Health, Readiness, health_blueprint
+from ha.wire.http.history import history_blueprint
 from ha.wire.http.query import Call, QueryEndpoint
+from ha.wire.http.replications import replications_blueprint
+from ha.wire.http.snapshots import snapshots_blueprint
 
 _log = logging.getLogger("ha.http")
 
@@ -73,6 +76,7 @@ Observe = Callable[[Observation], None]
 def create_app(
     sessions: Sessions,
     *,
+    operations: Operations | None = None,
     token: str | None = None,
     max_body: int = DEFAULT_MAX_BODY,
     max_rows: int | None = DEFAULT_MAX_ROWS,
@@ -82,14 +86,15 @@ def create_app(
 ) -> Application:
     """The ASGI application.
 
-    ``token``: what clients must present, None or empty for an open node. ``max_body``: bytes of
+    ``operations``: what may be done to databases, None for nothing. ``token``: what clients
+    must present, None or empty for an open node. ``max_body``: bytes of
     a request body, more is 413. ``max_rows``: rows of one statement's result, more is 413.
     ``health``: asked for each ``/readyz``; the default is always ready. ``observe``: told of
     each request. ``mount``: other applications, by the path before the last slash, slash
     included; they ask for the token themselves, in the words of their protocol.
     """
     return _Front(
-        inner=cast(Application, _quart(sessions, max_body, health)),
+        inner=cast(Application, _quart(sessions, operations, max_body, health)),
         endpoint=QueryEndpoint(sessions, max_rows=max_rows),
         guard=Guard(token),
         max_body=max_body,
@@ -98,12 +103,18 @@ def create_app(
     )
 
 
-def _quart(sessions: Sessions, max_body: int, health: Health) -> QuartTrio:
+def _quart(
+    sessions: Sessions, operations: Operations | None, max_body: int, health: Health
+) -> QuartTrio:
     app = QuartTrio(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = max_body
     app.url_map.merge_slashes = False
     answer_errors(app)
-    app.register_blueprint(databases_blueprint(sessions))
+    app.register_blueprint(databases_blueprint(sessions, operations))
+    app.register_blueprint(history_blueprint(sessions))
+    if operations is not None:
+        app.register_blueprint(snapshots_blueprint(operations))
+        app.register_blueprint(replications_blueprint(operations))
     app.register_blueprint(health_blueprint(health))
     app.register_blueprint(description_blueprint())
 
