@@ -37,6 +37,10 @@ def decoder(kind: PgType, binary: bool, zone: tzinfo = UTC) -> Decoder:
                 "send it as text",
             )
         return _checked_binary(kind, decode)
+    if kind is t.INT8:
+        return _text_int8
+    if kind in t.TEXTS:
+        return utf8
     if kind is t.TIMESTAMPTZ:
         return _checked_text(
             kind, lambda s: datetimes.write_timestamp(datetimes.read_timestamptz(s, zone))
@@ -73,6 +77,17 @@ def _checked_binary(kind: PgType, read: Decoder) -> Decoder:
             raise PgError("22P03", f"incorrect binary data format for type {name}") from None
 
     return decode
+
+
+def _text_int8(data: bytes) -> Value:
+    """The type that is read most, without going through text."""
+    try:
+        value = int(data)
+    except ValueError:
+        return _slow_int8(data)
+    if -(2**63) <= value < 2**63 and b"_" not in data:
+        return value
+    return _slow_int8(data)
 
 
 def out_of_range(shown: str, name: str) -> PgError:
@@ -185,7 +200,6 @@ _UINT32 = _integer(0, 2**32 - 1)
 _TEXT: dict[PgType, Callable[[str], Value]] = {
     t.INT2: _integer(-(2**15), 2**15 - 1),
     t.INT4: _integer(-(2**31), 2**31 - 1),
-    t.INT8: _INT64,
     t.OID: _UINT32,
     t.XID: _UINT32,
     t.FLOAT4: read_float,
@@ -200,6 +214,9 @@ _TEXT: dict[PgType, Callable[[str], Value]] = {
     t.TIME: lambda s: datetimes.write_time(datetimes.read_time(s)),
     t.TIMESTAMP: lambda s: datetimes.write_timestamp(datetimes.read_timestamp(s)),
 }
+
+
+_slow_int8 = _checked_text(t.INT8, _INT64)
 
 
 # --- binary ------------------------------------------------------------------------------

@@ -26,6 +26,7 @@ from ha.wire.postgres.startup import Login, start
 
 logger = logging.getLogger(__name__)
 
+_SHUTDOWN = backend.Notice("FATAL", "57P01", "terminating connection due to administrator command")
 _RDHUP = getattr(select, "POLLRDHUP", 0)
 
 
@@ -112,6 +113,10 @@ class Server:
             )
             await _refuse(login.channel, notice)
         except Closed:
+            raise
+        except trio.Cancelled:
+            with trio.CancelScope(shield=True):
+                await _refuse(login.channel, _SHUTDOWN)
             raise
         except Exception:
             logger.exception("a PostgreSQL session ended by a bug")
