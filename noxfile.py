@@ -41,7 +41,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """mypy --strict over all that pyproject.toml names."""
-    install(session, MYPY, "nox")
+    install(session, MYPY, "nox", "types-PyYAML>=6,<7")
     session.run("mypy", *session.posargs)
 
 
