@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -11,6 +12,8 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
+import h2.connection
+import h2.events
 import pytest
 import trio
 
@@ -279,3 +282,52 @@ def test_an_orderly_end_lets_a_transaction_finish_and_sends_the_idle_away() -> N
         with pytest.raises(grpc.RpcError, match="shutting down"):
             busy.receive()
         assert node.stopped.wait(5)
+
+
+def test_what_a_client_still_sends_after_the_status_is_taken_in_silence() -> None:
+    """RST_STREAM in answer to it could be taken for the status."""
+    with (
+        serving(token="secret") as node,
+        socket.create_connection(("127.0.0.1", node.port)) as sock,
+    ):
+        sock.settimeout(20)
+        connection = h2.connection.H2Connection()
+        connection.initiate_connection()
+        connection.send_headers(
+            1,
+            [(":method", "POST"), (":scheme", "http"), (":authority", node.target),
+             (":path", "/sql.v1.DatabaseService/Query"), ("te", "trailers"),
+             ("content-type", "application/grpc")],
+        )  # fmt: skip
+        sock.sendall(connection.data_to_send())
+
+        answered = bytearray()
+
+        def until(kind: type[h2.events.Event]) -> None:
+            while True:
+                data = sock.recv(65536)
+                answered.extend(data)
+                if any(isinstance(event, kind) for event in connection.receive_data(data)):
+                    return
+
+        until(h2.events.StreamEnded)
+        connection.ping(b"all sent")
+        sock.sendall(connection.data_to_send())
+        until(h2.events.PingAckReceived)
+        connection.send_data(1, bytes(1000))
+        connection.send_data(1, bytes(1000), end_stream=True)
+        connection.ping(b"all read")
+        sock.sendall(connection.data_to_send())
+        until(h2.events.PingAckReceived)
+        kinds = frame_types(answered)
+        assert 6 in kinds  # the PING's ACK
+        assert 3 not in kinds  # RST_STREAM
+
+
+def frame_types(data: bytes) -> list[int]:
+    """The types of HTTP/2's frames (RFC 9113, section 4.1)."""
+    out = []
+    while data:
+        out.append(data[3])
+        data = data[9 + int.from_bytes(data[:3], "big") :]
+    return out

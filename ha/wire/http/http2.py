@@ -10,9 +10,11 @@ import h2.errors
 import h2.events
 import h2.exceptions
 import h2.settings
-from hypercorn.protocol.events import Body
+from hypercorn.protocol.events import Body, EndBody, Trailers
+from hypercorn.protocol.events import Event as StreamEvent
 from hypercorn.protocol.h2 import H2Protocol
 from hypercorn.protocol.http_stream import HTTPStream
+from priority.priority import MissingStreamError
 
 from ha.wire.http.asgi import Message
 from ha.wire.http.exchange import TAKEN
@@ -37,6 +39,7 @@ class Http2(H2Protocol):
         initial = {h2.settings.SettingCodes(code): settings[code] for code in settings}
         initial[h2.settings.SettingCodes.INITIAL_WINDOW_SIZE] = _STREAM_WINDOW
         self.connection.local_settings = h2.settings.Settings(client=False, initial_values=initial)
+        self._trailed: set[int] = set()
 
     async def initiate(
         self, headers: list[tuple[bytes, bytes]] | None = None, settings: bytes | None = None
@@ -66,6 +69,27 @@ class Http2(H2Protocol):
         message: Message = {"type": "http.request", "body": event.data, "more_body": True}
         message[TAKEN] = acknowledge
         await stream.app_put(message)  # type: ignore[arg-type]  # ASGI's, with a key of ours
+
+    async def stream_send(self, event: StreamEvent) -> None:
+        """hypercorn ends a stream again after its trailers, which have ended it. To h2 that is an
+        error that closes the stream both ways: what the client still sends is then answered by
+        RST_STREAM, and it may take that for the answer."""
+        if isinstance(event, EndBody) and event.stream_id in self._trailed:
+            with suppress(MissingStreamError):
+                self.priority.unblock(event.stream_id)
+            await self.has_data.set()
+            return
+        await super().stream_send(event)
+        if isinstance(event, Trailers) and event.stream_id in self.stream_buffers:
+            self._trailed.add(event.stream_id)
+
+    async def _send_data(self, stream_id: int) -> None:
+        if stream_id not in self._trailed:
+            await super()._send_data(stream_id)
+            return
+        self._trailed.discard(stream_id)
+        await self.stream_buffers.pop(stream_id).close()
+        self.priority.remove_stream(stream_id)
 
     def _acknowledge(self, length: int, stream_id: int) -> None:
         with suppress(h2.exceptions.ProtocolError):
