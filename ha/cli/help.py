@@ -14,6 +14,7 @@ _INTRODUCTION = """\
 ha {version}: a highly available SQLite. Any node takes writes, every node converges.
 
 usage: ha [FLAG…] [DATABASE…]     serve databases
+       ha -r URL [-e SQL]         be a client of a node
        ha help | version          say what this is
 
 DATABASE is a file (made if it is not there), a file: URL with SQLite's parameters, or a pattern

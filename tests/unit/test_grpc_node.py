@@ -12,6 +12,8 @@ import httpx
 import pytest
 import trustme
 
+import ha.dbapi as db
+from tests.conftest import NatsProcess
 from tests.support.grpc_client import Stream, channel, services
 from tests.support.processes import running_node
 
@@ -78,3 +80,28 @@ def test_a_certificate_that_is_none_is_named(tmp_path: Path) -> None:
     last = done.stderr.splitlines()[-1]
     assert "--http-cert cert.pem" in last
     assert "PEM" in last
+
+
+def test_the_driver_reads_its_writes_from_the_other_node_when_its_own_is_killed(
+    tmp_path: Path, nats_server: NatsProcess
+) -> None:
+    at = ["--replication-url", nats_server.url]
+    with (
+        running_node("n1", *at, cwd=tmp_path, nats=False) as one,
+        running_node("n2", *at, cwd=tmp_path, nats=False) as two,
+    ):
+        one.wait_ready()
+        two.wait_ready()
+        ports = {one.ports["http"]: one, two.ports["http"]: two}
+        addresses = ",".join(f"127.0.0.1:{port}" for port in ports)
+        connection = db.connect(f"ha://{addresses}", autocommit=True)
+        connection.execute("CREATE TABLE t(id INTEGER PRIMARY KEY, x)")
+        assert connection.address is not None
+        for n in range(100):
+            connection.execute("INSERT INTO t(x) VALUES (?)", (n,))
+        first = ports[connection.address.port]
+        first.kill()
+        assert connection.execute("SELECT count(*) FROM t").fetchone() == (100,)
+        assert ports[connection.address.port] is not first
+        connection.execute("INSERT INTO t(x) VALUES (100)")
+        connection.close()
