@@ -7,10 +7,10 @@ from pathlib import Path
 
 import trio
 
-from bench import apply, engine, http, protocols
+from bench import apply, engine, http, postgres, protocols
 from bench.report import Report
 
-PARTS = ("engine", "http", "protocols", "apply")
+PARTS = ("engine", "http", "protocols", "postgres", "apply")
 OUT = Path(__file__).parent / "out"
 
 
@@ -36,6 +36,8 @@ def main() -> None:
         http.run(report, arguments.seconds)
     if "protocols" in parts:
         protocols.run(report, arguments.seconds)
+    if "postgres" in parts:
+        postgres.run(report, arguments.seconds)
     if "apply" in parts:
         apply.run(report, arguments.seconds)
     print(report.table())

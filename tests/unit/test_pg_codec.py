@@ -172,6 +172,15 @@ def test_what_follows_is_seen_as_far_as_the_next_sync_or_execute() -> None:
     assert decoder(framed(b"C", b"P\0") + sync[:3]).peek_types() == b"C"
 
 
+def test_messages_can_be_put_back() -> None:
+    out = decoder(framed(b"S") + framed(b"H"))
+    first = out.next()
+    assert first == Sync()
+    out.unread([first, CopyDone()])
+    assert out.peek_types() == b"S"
+    assert [out.next() for _ in range(4)] == [Sync(), CopyDone(), Flush(), None]
+
+
 @given(st.binary(max_size=200))
 def test_any_bytes_give_messages_or_a_protocol_error(data: bytes) -> None:
     for start in (True, False):

@@ -211,6 +211,36 @@ async def test_a_pipeline_is_one_transaction() -> None:
         assert await tags(client, "SELECT * FROM t") == ["SELECT 2"]
 
 
+async def test_a_pipeline_that_comes_in_pieces() -> None:
+    async with open_pg(CONFIG) as server:
+        client = await client_of(server)
+        await client.query("CREATE TABLE t(id INTEGER PRIMARY KEY)")
+        await client.exchange(parse("INSERT INTO t VALUES ($1)", "i"), SYNC)
+        before = server.node.database.committer.applied
+        data = b"".join(bind(b"%d" % n, statement="i") + execute() for n in range(2000)) + SYNC
+        for i in range(0, len(data), 1000):
+            await client.stream.send_all(data[i : i + 1000])
+        found = await client.until()
+        assert "".join(k for k, _ in found) == "2C" * 2000 + "Z"
+        assert server.node.database.committer.applied == before + 1
+        assert await tags(client, "SELECT * FROM t") == ["SELECT 2000"]
+
+
+async def test_a_long_pipeline_fails_where_it_fails() -> None:
+    async with open_pg(CONFIG) as server:
+        client = await client_of(server)
+        await client.query("CREATE TABLE t(id INTEGER PRIMARY KEY)")
+        await client.exchange(parse("INSERT INTO t VALUES ($1)", "i"), SYNC)
+        puts = [bind(b"%d" % n, statement="i") + execute() for n in [*range(50), 7, 99]]
+        found = await client.exchange(*puts, SYNC)
+        assert found == "2C" * 50 + "2EZI"
+        wrong = [puts[0], bind(b"x", statement="i"), execute(), puts[1], SYNC]
+        assert await client.exchange(*wrong) == "2CEZI"
+        mixed = [puts[0], parse("SELECT 1"), bind(), execute(), puts[1], SYNC]
+        assert await client.exchange(*mixed) == "2C12DC2CZI"
+        assert await tags(client, "SELECT * FROM t") == ["SELECT 2"]
+
+
 async def test_a_pipeline_that_is_flushed_can_still_fail_as_one() -> None:
     async with open_pg(CONFIG) as server:
         client = await client_of(server)

@@ -234,3 +234,11 @@ async def test_a_replication_connection_is_refused() -> None:
         client = await server.raw(replication="database")
         kind, body = await client.receive()
         assert (kind, fields(body)["C"]) == ("E", "0A000")
+
+
+async def test_clients_are_told_of_a_shutdown() -> None:
+    async with open_pg(TRUST) as server:
+        client = await server.raw()
+        await client.until()
+    kind, body = await client.receive()
+    assert (kind, fields(body)["C"]) == ("E", "57P01")

@@ -51,6 +51,10 @@ class Channel:
             except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
                 raise Closed from error
 
+    async def more(self) -> None:
+        """Receive something. Nothing is sent first. Raises Closed."""
+        await self._fill()
+
     async def _fill(self) -> None:
         try:
             data = await self.stream.receive_some(RECEIVE_SIZE)

@@ -6,7 +6,8 @@ Source: PostgreSQL documentation, "Message Formats" and "Message Flow" (protocol
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from ha.wire.postgres.messages import (
@@ -63,7 +64,7 @@ class FrontendDecoder:
     messages with :meth:`next`, until it answers None; then feed bytes with :meth:`receive`.
     """
 
-    __slots__ = ("_buffer", "_pieces", "_position", "_size", "_wanted", "limit")
+    __slots__ = ("_buffer", "_pieces", "_position", "_size", "_unread", "_wanted", "limit")
 
     def __init__(self, limit: int = MAX_BEFORE_LOGIN) -> None:
         self.limit = limit
@@ -71,6 +72,7 @@ class FrontendDecoder:
         self._position = 0
         self._pieces: list[bytes] = []
         self._size = 0  # of the pieces
+        self._unread: deque[Message] = deque()
         self._wanted = 0  # bytes that the next message needs, with those in the buffer
 
     @property
@@ -116,6 +118,8 @@ class FrontendDecoder:
 
     def next(self) -> Message | None:
         """The next message; None: more bytes are needed. Raises ProtocolError."""
+        if self._unread:
+            return self._unread.popleft()
         buffer = self._buffer
         start = self._position
         available = len(buffer) - start
@@ -140,12 +144,20 @@ class FrontendDecoder:
         self._position = end
         return decode(buffer[start + 5 : end])
 
+    def unread(self, messages: Sequence[Message]) -> None:
+        """Give ``messages`` out again, before all others."""
+        self._unread.extendleft(reversed(messages))
+
     def peek_types(self) -> bytes:
         """The type bytes of the complete messages that wait in the buffer, in order.
 
         Lets a server see whether a Sync follows at once. Stops at anything incomplete.
         """
         out = bytearray()
+        for message in self._unread:
+            out.append(_LETTERS[type(message)])
+            if out[-1] in b"SEQP":
+                return bytes(out)
         buffer = self._buffer
         position = self._position
         end = len(buffer)
@@ -382,6 +394,12 @@ def _copy_fail(body: bytes) -> CopyFail:
 def _function_call(_body: bytes) -> FunctionCall:
     return FunctionCall()
 
+
+_LETTERS: dict[type, int] = {
+    Query: ord("Q"), Parse: ord("P"), Bind: ord("B"), Describe: ord("D"), Execute: ord("E"),
+    Close: ord("C"), Sync: ord("S"), Flush: ord("H"), Terminate: ord("X"), CopyData: ord("d"),
+    CopyDone: ord("c"), CopyFail: ord("f"), PasswordMessage: ord("p"), FunctionCall: ord("F"),
+}  # fmt: skip
 
 _DECODERS: dict[int, Callable[[bytes], Message]] = {
     ord("Q"): _query,

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import tzinfo
-from typing import Any
+from typing import Any, TypeAlias
 
-from ha.core.errors import HaError
+from ha.core.errors import Code, HaError
 from ha.core.values import Value
-from ha.engine.api import Kind
+from ha.engine.api import Kind, Statement
 from ha.wire.postgres import backend
 from ha.wire.postgres.commands import Copy, Declare, Fetch
 from ha.wire.postgres.conversation import (
@@ -24,9 +24,10 @@ from ha.wire.postgres.conversation import (
 from ha.wire.postgres.decode import Decoder, decoder
 from ha.wire.postgres.errors import PgError
 from ha.wire.postgres.lexer import split
-from ha.wire.postgres.messages import Bind, Close, Describe, Execute, Message, Parse
+from ha.wire.postgres.messages import Bind, Close, Describe, Execute, Message, Parse, Sync
 from ha.wire.postgres.perform import describe_command
 from ha.wire.postgres.plan import Plan
+from ha.wire.postgres.tags import complete
 
 
 class Extended:
@@ -147,6 +148,8 @@ class Extended:
             finally:
                 c.busy_since = None
             return
+        if fresh and self._can_be_gathered(plan, message) and await self._gathered(portal):
+            return
         async with c.running():
             if isinstance(plan.command, Copy):
                 from ha.wire.postgres.copy import run_copy
@@ -162,6 +165,92 @@ class Extended:
                 writes = plan.kind in (Kind.WRITE, Kind.DDL)
                 await c.open(portal, more_follows=writes and self._more_follows())
             await c.send_rows(portal, message.max_rows)
+
+    # --- pipelines of writes ------------------------------------------------------------
+
+    def _can_be_gathered(self, plan: Plan, message: Execute) -> bool:
+        """A write that answers no rows, outside of any transaction."""
+        return (
+            plan.kind is Kind.WRITE
+            and not plan.columns
+            and not message.max_rows
+            and not self._c.transactions.active
+            and self._c.no_time_out
+        )
+
+    async def _gathered(self, portal: Portal) -> bool:
+        """Run the writes of a whole pipeline as one list, which is one transaction too, but
+        without a turn of the writer for each.
+
+        False: it is no such pipeline, or one of its statements fails; then nothing was done,
+        and they run one by one, so that the error stands where it belongs.
+        """
+        c = self._c
+        found, read = await self._read_ahead(portal)
+        if len(found) < 2:
+            c.channel.decoder.unread(read)
+            return False
+        c.start()
+        try:
+            statements = [Statement(plan.sql, values) for plan, values, _ in found]
+            results = await c.session.transaction(statements)
+        except HaError as error:
+            if error.code in _FINAL:
+                raise
+            c.channel.decoder.unread(read)
+            return False
+        finally:
+            c.busy_since = None
+        c.channel.decoder.unread(read[-1:])  # the Sync
+        for (plan, _, before), result in zip(found, results, strict=True):
+            c.channel.write(before)
+            tag = complete(plan.tag, result.rows_affected)
+            c.channel.write(backend.command_complete(tag))
+        portal.ended = True
+        return True
+
+    async def _read_ahead(self, portal: Portal) -> tuple[list[_Write], list[Message]]:
+        """The writes up to Sync, each with what is answered before its tag, and the messages that
+        were read; no writes where anything else stands between.
+
+        Waiting for a Sync is allowed: a client that wants an answer sooner sends Flush.
+        """
+        c = self._c
+        channel = c.channel
+        found: list[_Write] = [(portal.plan, portal.values, b"")]
+        read: list[Message] = []
+        bound: tuple[Plan, Sequence[Value]] | None = None
+        before = b""
+        if channel.decoder.peek_types()[:1] not in (b"B", b""):
+            return [], read
+        fills = 0
+        while True:
+            message = channel.decoder.next()
+            if message is None:
+                fills += 1
+                if fills > _MAX_FILLS:
+                    return [], read
+                await channel.more()
+                continue
+            read.append(message)
+            if isinstance(message, Bind) and not message.portal and bound is None:
+                try:
+                    plan = self._statement(message.statement)
+                    if plan.kind is not Kind.WRITE or plan.columns:
+                        return [], read
+                    bound = (plan, bind_values(plan, message, c))
+                except PgError:
+                    return [], read
+                before = backend.BIND_COMPLETE
+            elif isinstance(message, Describe) and message.kind == "P" and bound:
+                before += backend.NO_DATA
+            elif isinstance(message, Execute) and not message.max_rows and bound:
+                found.append((*bound, before))
+                bound = None
+            elif isinstance(message, Sync) and bound is None:
+                return found, read
+            else:
+                return [], read
 
     def _more_follows(self) -> bool:
         """Does anything but the Sync that ends the pipeline come after this Execute?
@@ -197,6 +286,16 @@ class Extended:
         if portal is None:
             raise PgError("34000", f'portal "{name}" does not exist')
         return portal
+
+
+_Write: TypeAlias = tuple[Plan, Sequence[Value], bytes]
+_MAX_FILLS = 256
+"""Pieces of 64 KiB that a pipeline may have to be gathered: beyond, memory counts."""
+
+_FINAL = frozenset(
+    {Code.OUTCOME_UNKNOWN, Code.WRITTEN_NOT_APPLIED, Code.NOT_APPLIED, Code.CANCELLED}
+)
+"""After these a list must not be run again."""
 
 
 def bind_values(plan: Plan, message: Bind, c: Conversation) -> list[Value]:
