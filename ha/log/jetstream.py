@@ -170,23 +170,27 @@ class JetStreamBroker:
             "allow_direct": True,
             "metadata": {EPOCH: self.client.token()},
         }
-        path = options.stream
-        try:
-            info = await self.api.retry(f"STREAM.INFO.{path}", timeout=options.timeout)
-        except JetStreamError as error:
-            if error.code != js_api.STREAM_NOT_FOUND:
-                raise
-            try:
-                info = await self.api.retry(
-                    f"STREAM.CREATE.{path}", config, timeout=options.timeout
-                )
-            except JetStreamError as raced:
-                if raced.code != js_api.NAME_EXISTS:
-                    raise
-                # Another node made it a moment ago, with its epoch.
-                info = await self.api.retry(f"STREAM.INFO.{path}", timeout=options.timeout)
-        info = await self._adopt(info)
+        info = await self._adopt(await self._find_or_create(config))
         self.max_msg_size = int(info["config"].get("max_msg_size") or 0)
+
+    async def _find_or_create(self, config: dict[str, object]) -> dict[str, Any]:
+        """The stream's info. Nodes that start at the same moment all end with one stream."""
+        name, timeout = self.options.stream, self.options.timeout
+        deadline = trio.current_time() + timeout
+        while True:
+            try:
+                return await self.api.retry(f"STREAM.INFO.{name}", timeout=timeout)
+            except JetStreamError as error:
+                if error.code != js_api.STREAM_NOT_FOUND:
+                    raise
+            try:
+                return await self.api.retry(f"STREAM.CREATE.{name}", config, timeout=timeout)
+            except JetStreamError as error:
+                # Another node makes it just now, with its epoch; in a cluster it may be a while
+                # until that one can be seen, or has failed.
+                if error.code != js_api.NAME_EXISTS or trio.current_time() >= deadline:
+                    raise
+            await trio.sleep(js_api.RETRY_DELAY)
 
     async def _adopt(self, info: dict[str, Any]) -> dict[str, Any]:
         """Change of an existing stream only what must be or was asked for."""

@@ -29,12 +29,13 @@ WRONG_LAST = 10071
 _IN_PROCESS = 10158
 _STORE_FAILED = 10077
 _NO_ROOM = {10023, 10028, 10047, 10163}  # before anything was proposed or written
+NO_PEERS = 10005  # fewer servers than replicas: of a cluster that begins, some are yet to come
 NOT_AVAILABLE = {10008, 10009, 10018, 10039}  # no leader yet, no JetStream yet: try again
 
 ID_HEADER = "Nats-Msg-Id"
 EXPECT_HEADER = "Nats-Expected-Last-Subject-Sequence"
 
-_RETRY_DELAY = 0.1
+RETRY_DELAY = 0.1
 _ATTEMPT = 2.0  # a cluster without a leader does not answer: ask again
 
 
@@ -137,14 +138,15 @@ class Api:
         while True:
             try:
                 return await self.call(subject, request, timeout=min(_ATTEMPT, timeout))
-            except JetStreamError:
-                raise
+            except JetStreamError as error:
+                if error.code != NO_PEERS or trio.current_time() >= deadline:
+                    raise
             except LogError:
                 if trio.current_time() >= deadline:
                     raise
             with trio.move_on_at(deadline):
                 # A leader's election has no event that a client could wait for.
-                await trio.sleep(_RETRY_DELAY)
+                await trio.sleep(RETRY_DELAY)
                 await self._client.wait_up()
 
 

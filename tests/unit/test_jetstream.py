@@ -857,3 +857,21 @@ async def publish_surely(log: JetStreamLog, names: list[str]) -> None:
                     break
                 except LogError:
                     await trio.sleep(0.05)
+
+
+async def test_nodes_that_start_with_their_cluster_agree_on_one_stream(
+    cluster: list[NatsProcess],
+) -> None:
+    """Each on its own server, before the servers have found each other."""
+    epochs: list[str] = []
+
+    async def join(server: NatsProcess) -> None:
+        mine = options(server, node=f"n{server.port}", replicas=3, timeout=30.0, stream="C")
+        async with JetStreamBroker(mine, rng=RNG) as broker:
+            epochs.append((await (await broker.log(DB)).state()).epoch)
+
+    async with trio.open_nursery() as nursery:
+        for server in cluster:
+            nursery.start_soon(join, server)
+    assert len(epochs) == 3
+    assert len(set(epochs)) == 1
