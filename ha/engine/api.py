@@ -307,4 +307,16 @@ class Operations(Protocol):
         """Let all nodes pass over a message; where in the log that is said."""
         ...
 
+    async def adopt(self, database_id: str | None) -> int:
+        """A file that does not follow its log gives way to it; the position it then has.
+
+        Raises NOT_FOUND when it follows."""
+        ...
+
+    async def rebase(self, database_id: str | None) -> int:
+        """A file that does not follow its log becomes its new base; where in the log that is said.
+
+        Raises NOT_FOUND when it follows."""
+        ...
+
     async def status(self) -> list[DatabaseStatus]: ...

@@ -46,7 +46,7 @@ from ha.log.api import (
 )
 from ha.store import control
 from ha.store.executor import Executor
-from ha.store.fold import Fold, Folded, Gap, Halt
+from ha.store.fold import Fold, Folded, Gap, Halt, Rebased
 from ha.store.outbox import messages_of
 from ha.store.sqlite_errors import from_sqlite
 
@@ -61,8 +61,9 @@ APPLY_BYTES = 4 * 1024 * 1024
 """Bounds of one SQLite transaction of foreign messages, so that catching up shows progress."""
 
 
-Recover = Callable[[int | None], Awaitable[int]]
-"""Is given the sequence up to which messages are missing, if that is known; returns the position
+Recover = Callable[[int | None, bool], Awaitable[int]]
+"""Is given the sequence up to which messages are missing, if that is known, and whether only a
+snapshot can bring them; returns the position
 in the log to go on from. Raises Mismatch if there is none."""
 Tap = Callable[[Entry, bool], None]
 """Takes an entry and whether it had an effect."""
@@ -160,6 +161,7 @@ class Committer:
         self.problem: HaError | None = None
         """Why the database refuses writes; None while all is well."""
         self.halted_at: int | None = None
+        self._rebased = False
         self.severed: str | None = None
         self.applied = fold.position.applied
         self.applied_time_ns = 0
@@ -433,6 +435,7 @@ class Committer:
         except Gap as gap:
             self._applied(gap.before)
             self._missing = gap.base
+            self._rebased = isinstance(gap, Rebased)
             self._reset = LogReset(str(gap), ResetReason.TRUNCATED)
         except Halt as halt:
             self._applied(halt.before)
@@ -1122,15 +1125,26 @@ class Committer:
     async def _recover_from(self, reset: LogReset) -> None:
         """The log has forgotten what comes next, or may have."""
         missing, self._missing = self._missing, None
+        rebased, self._rebased = self._rebased, False
         if self.recover is None:
             self.sever(str(reset))
             return
         try:
-            self._resume_after = await self.recover(missing)
+            self._resume_after = await self.recover(missing, rebased)
         except Mismatch as mismatch:
             self.sever(str(mismatch))
         else:
             self.problem = None
+
+    def resume(self) -> None:
+        """An operator has brought file and log together again: follow it from where it stands."""
+        self.severed = None
+        self.problem = None
+        self.halted_at = None
+        self._reset = None
+        self._resume_after = 0
+        self._moved(self._fold.position.applied, schema=True)
+        self._notify()
 
     def fall_behind(self, why: str) -> None:
         """Nothing can be written until the file was brought up by a snapshot."""
@@ -1149,17 +1163,18 @@ class Committer:
         self._under_way.clear()
         self._executor = executor
         self._fold = fold
+        self.problem = None
         self._moved(fold.position.applied, schema=True)
 
     async def _end_severed(self) -> None:
-        if self.severed is not None:
-            while True:
-                self._fail_waiting(self.problem or _not_written(self.severed))
-                for unit in self._under_way.values():
-                    self._doubt(unit)
-                self._under_way.clear()
-                self._signal_position()
-                await self._sleep()
+        """Refuse all until an operator has repaired it."""
+        while self.severed is not None:
+            self._fail_waiting(self.problem or _not_written(self.severed))
+            for unit in self._under_way.values():
+                self._doubt(unit)
+            self._under_way.clear()
+            self._signal_position()
+            await self._sleep()
 
 
 def _changes_schema(unit: Unit) -> bool:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from ha.core.errors import Code, HaError
 from ha.core.naming import durable_name
-from ha.engine import dead_letters
+from ha.engine import dead_letters, repair
 from ha.engine.api import DatabaseStatus, DeadLetter, Download
 from ha.engine.database import Database
 from ha.engine.databases import Databases
@@ -109,6 +109,12 @@ class NodeOperations:
 
     async def skip_dead_letter(self, database_id: str | None, sequence: int) -> int:
         return await dead_letters.skip(self._databases.get(database_id), sequence)
+
+    async def adopt(self, database_id: str | None) -> int:
+        return await repair.adopt(self._databases.get(database_id))
+
+    async def rebase(self, database_id: str | None) -> int:
+        return await repair.rebase(self._databases.get(database_id))
 
     async def status(self) -> list[DatabaseStatus]:
         return [

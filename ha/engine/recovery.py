@@ -17,6 +17,7 @@ from ha.core.naming import durable_name
 from ha.engine.identity import Mismatch
 from ha.engine.snapshots import SnapshotInfo, fetch_snapshot, newest, settle_position
 from ha.log.api import LogError, LogState
+from ha.store import control
 
 if TYPE_CHECKING:
     from ha.engine.database import Database
@@ -25,10 +26,11 @@ logger = logging.getLogger(__name__)
 _RETRY_FIRST, _RETRY_LAST = 0.2, 5.0
 
 
-async def recover(database: Database, missing: int | None) -> int:
+async def recover(database: Database, missing: int | None, rebased: bool = False) -> int:
     """The position in the log to go on from; the file stands where that is right.
 
-    ``missing``: messages up to there are known to be missing. Raises Mismatch.
+    ``missing``: messages up to there are known to be missing; ``rebased``: whatever the stream
+    holds, only a snapshot can bring them. Raises Mismatch.
     """
     delay = _RETRY_FIRST
     said = False
@@ -38,7 +40,8 @@ async def recover(database: Database, missing: int | None) -> int:
             if state.epoch != database.fold.position.epoch:
                 raise Mismatch("the stream was made anew: it is not the log of this file")
             applied = database.committer.applied
-            if missing is not None and await _is_false_alarm(database, state, missing):
+            doubtful = missing is not None and not rebased
+            if doubtful and await _is_false_alarm(database, state, missing or 0):
                 missing = None
             if missing is not None and missing <= applied:
                 missing = None
@@ -108,6 +111,16 @@ async def _forgotten_position(database: Database, state: LogState, applied: int)
 async def replace_by_snapshot(database: Database, info: SnapshotInfo) -> None:
     """Put the newest snapshot in the file's place, under running sessions."""
     path = await fetch_snapshot(database)
+    epoch = database.fold.position.epoch
+    assert epoch is not None
+    await put_in_place(database, path, info, epoch)
+    logger.info("%s goes on from the snapshot at %d", database.id, info.sequence)
+
+
+async def put_in_place(
+    database: Database, path: str, info: SnapshotInfo | None, epoch: str
+) -> None:
+    """Let the file at ``path`` take the database's place; ``info``: None for an empty file."""
     error = HaError(
         Code.SERIALIZATION_FAILURE,
         "the database was replaced by a newer snapshot while this was open",
@@ -117,9 +130,13 @@ async def replace_by_snapshot(database: Database, info: SnapshotInfo) -> None:
         await database.evict(error, for_good=False)
         # From here to the end nothing waits, so nobody sees anything in between.
         waiting = database.take_outbox()
-        epoch = database.fold.position.epoch
-        assert epoch is not None
         database.store.replace_by(path)
-        settle_position(database.store, database.log.subject, info, epoch)
+        if info is not None:
+            settle_position(database.store, database.log.subject, info, epoch)
+        else:
+            connection = database.store.executor
+            control.ensure(connection, database.log.subject)
+            connection.execute("BEGIN IMMEDIATE")
+            control.set_identity(connection, None, epoch)
+            connection.execute("COMMIT")
         database.reopen(waiting)
-    logger.info("%s goes on from the snapshot at %d", database.id, info.sequence)

@@ -53,10 +53,17 @@ class Gap(Exception):
     """A message was written by a node that had applied one which never came here, up to
     ``base``: the stream had forgotten it. Nothing that follows can be applied."""
 
-    def __init__(self, base: int) -> None:
-        super().__init__(f"the stream no longer holds what was written up to {base}")
+    def __init__(self, base: int, words: str = "") -> None:
+        super().__init__(words or f"the stream no longer holds what was written up to {base}")
         self.base = base
         self.before: list[Folded] = []
+
+
+class Rebased(Gap):
+    """At ``base`` an operator made another file the base of the log: only a snapshot has it."""
+
+    def __init__(self, base: int) -> None:
+        super().__init__(base, f"the database was given a new base at {base}")
 
 
 class InterceptorError(Exception):
@@ -322,6 +329,8 @@ class Fold:
                 raise FormatError("a base without the database's uuid")
             self._connection.execute("UPDATE ha_log SET uuid = ? WHERE id = 1", (cs.uuid,))
             self.refresh()
+        if cs.extra.get("rebase"):
+            raise Rebased(entry.sequence)
         verdict = Verdict.APPLY if cs.uuid == self.position.uuid else Verdict.FOREIGN
         return Folded(entry, verdict, kind=Kind.BASE)
 

@@ -14,9 +14,9 @@ from ha.wire.http.answers import Answer, json_answer
 
 
 class _Name(BaseConverter):
-    """A consumer's name, but for the word that means something else here."""
+    """A consumer's name, but for the words that mean something else here."""
 
-    regex = "(?!dead-letters(?:/|$))[^/]+"
+    regex = "(?!(?:dead-letters|adopt|rebase)(?:/|$))[^/]+"
 
 
 def replications_blueprint(operations: Operations) -> Blueprint:
@@ -56,6 +56,16 @@ def replications_blueprint(operations: Operations) -> Blueprint:
     @blueprint.post("/databases/<id>/replications/dead-letters/<int:sequence>/skip")
     async def skip(sequence: int, id: str | None = None) -> Answer:
         return json_answer({"sequence": await operations.skip_dead_letter(id, sequence)})
+
+    @blueprint.post("/replications/adopt")
+    @blueprint.post("/databases/<id>/replications/adopt")
+    async def adopt(id: str | None = None) -> Answer:
+        return json_answer({"sequence": await operations.adopt(id)})
+
+    @blueprint.post("/replications/rebase")
+    @blueprint.post("/databases/<id>/replications/rebase")
+    async def rebase(id: str | None = None) -> Answer:
+        return json_answer({"sequence": await operations.rebase(id)})
 
     @blueprint.get("/status")
     async def status() -> Answer:

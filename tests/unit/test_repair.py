@@ -1,0 +1,104 @@
+"""An operator brings file and log together again: one of the two gives way."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ha.core.errors import Code, HaError
+from ha.engine.repair import adopt, rebase
+from ha.log.memory import MemoryBroker, MemoryStream
+from tests.support.cluster import TestNode, open_node, settle
+from tests.support.dump import dump
+from tests.unit.test_identity import lose_everything, lose_the_end, refuses
+
+
+async def fill(node: TestNode, first: int, count: int) -> None:
+    for number in range(first, first + count):
+        await node.run("INSERT INTO t VALUES (?)", [number])
+
+
+async def numbers(node: TestNode) -> list[object]:
+    return [row[0] for row in await node.rows("SELECT x FROM t ORDER BY x")]
+
+
+async def test_the_file_adopts_a_log_that_has_lost_its_end(tmp_path: Path) -> None:
+    stream = MemoryStream(epoch="one")
+    path = tmp_path / "ha.db"
+    async with MemoryBroker(stream, node="n1") as broker, open_node("n1", broker, path) as node:
+        await node.run("CREATE TABLE t(x)")
+        await fill(node, 0, 5)
+        with pytest.raises(HaError) as info:
+            await adopt(node.database)
+        assert info.value.code is Code.NOT_FOUND
+    lose_the_end(stream)
+    async with (
+        MemoryBroker(stream, node="n2") as two_broker,
+        open_node("n2", two_broker) as two,
+        MemoryBroker(stream, node="n1") as broker,
+        open_node("n1", broker, path) as one,
+    ):
+        await fill(two, 100, 1)
+        await refuses(one, "")
+        await adopt(one.database)
+        await settle([one, two])
+        assert await numbers(one) == [0, 1, 2, 100]
+        await fill(one, 200, 1)
+        await settle([one, two])
+        assert dump(one.database.store.path) == dump(two.database.store.path)
+
+
+async def test_the_file_becomes_the_base_of_a_stream_made_anew(tmp_path: Path) -> None:
+    stream = MemoryStream(epoch="one")
+    paths = [tmp_path / "one.db", tmp_path / "two.db"]
+    async with (
+        MemoryBroker(stream, node="n1") as one_broker,
+        open_node("n1", one_broker, paths[0]) as one,
+        MemoryBroker(stream, node="n2") as two_broker,
+        open_node("n2", two_broker, paths[1]) as two,
+    ):
+        await one.run("CREATE TABLE t(x)")
+        await fill(one, 0, 3)
+        await settle([one, two])
+    lose_everything(stream)
+    async with (
+        MemoryBroker(stream, node="n1") as one_broker,
+        open_node("n1", one_broker, paths[0], seed=1) as one,
+        MemoryBroker(stream, node="n2") as two_broker,
+        open_node("n2", two_broker, paths[1], seed=1) as two,
+    ):
+        await refuses(one, "made anew")
+        await rebase(one.database)
+        await fill(one, 10, 1)
+        await adopt(two.database)
+        await settle([one, two])
+        await fill(two, 20, 1)
+        await settle([one, two])
+        assert await numbers(one) == [0, 1, 2, 10, 20]
+        assert dump(one.database.store.path) == dump(two.database.store.path)
+
+
+async def test_nodes_that_follow_the_log_take_a_new_base_from_its_snapshot(
+    tmp_path: Path,
+) -> None:
+    stream = MemoryStream(epoch="one")
+    path = tmp_path / "ha.db"
+    async with MemoryBroker(stream, node="n1") as broker, open_node("n1", broker, path) as node:
+        await node.run("CREATE TABLE t(x)")
+        await fill(node, 0, 5)
+    lose_the_end(stream)
+    async with (
+        MemoryBroker(stream, node="n2") as two_broker,
+        open_node("n2", two_broker) as two,
+        MemoryBroker(stream, node="n1") as broker,
+        open_node("n1", broker, path, seed=1) as one,
+    ):
+        await fill(two, 100, 1)
+        await rebase(one.database)
+        await settle([one, two])
+        assert await numbers(two) == [0, 1, 2, 3, 4]
+        await fill(two, 300, 1)
+        await settle([one, two])
+        assert await numbers(one) == [0, 1, 2, 3, 4, 300]
+        assert dump(one.database.store.path) == dump(two.database.store.path)
