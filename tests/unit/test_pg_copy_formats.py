@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ha.wire.postgres.commands import Copy, CopyOptions, parse_command
+from ha.wire.postgres.command_parser import parse_command
+from ha.wire.postgres.commands import Copy, CopyOptions
 from ha.wire.postgres.copy_read import Field, copy_reader
 from ha.wire.postgres.copy_write import BINARY_TRAILER, header, line_writer
 from ha.wire.postgres.errors import PgError

@@ -10,7 +10,8 @@ from datetime import tzinfo
 from ha.core.errors import Code, HaError
 from ha.engine.api import Column, Kind, Prepared, SessionApi
 from ha.wire.postgres import oids as t
-from ha.wire.postgres.commands import Command, parse_command
+from ha.wire.postgres.command_parser import parse_command
+from ha.wire.postgres.commands import Command
 from ha.wire.postgres.decode import Decoder
 from ha.wire.postgres.errors import PgError
 from ha.wire.postgres.functions import TABLE_FUNCTIONS
