@@ -169,6 +169,184 @@ async def test_what_tools_ask() -> None:
         assert await server.psycopg(work) == []
 
 
+OF_TOOLS = [
+    """
+    SELECT db.oid,db.* FROM pg_catalog.pg_database db WHERE datallowconn AND NOT
+    datistemplate OR db.datname ='ha' ORDER BY db.datname
+    """,
+    """
+    SELECT n.oid,n.*,d.description FROM pg_catalog.pg_namespace n LEFT OUTER JOIN
+    pg_catalog.pg_description d ON d.objoid=n.oid AND d.objsubid=0 AND
+    d.classoid='pg_namespace'::regclass ORDER BY nspname
+    """,
+    """
+    SELECT c.oid,c.*,d.description,pg_catalog.pg_get_expr(c.relpartbound, c.oid) as
+    partition_expr, pg_catalog.pg_get_partkeydef(c.oid) as partition_key FROM
+    pg_catalog.pg_class c LEFT OUTER JOIN pg_catalog.pg_description d ON d.objoid=c.oid AND
+    d.objsubid=0 AND d.classoid='pg_class'::regclass WHERE c.relnamespace=2200 AND c.relkind
+    not in ('i','I','c')
+    """,
+    """
+    SELECT c.relname,a.*,pg_catalog.pg_get_expr(ad.adbin, ad.adrelid, true) as
+    def_value,dsc.description,dep.objid FROM pg_catalog.pg_attribute a INNER JOIN
+    pg_catalog.pg_class c ON (a.attrelid=c.oid) LEFT OUTER JOIN pg_catalog.pg_attrdef ad ON
+    (a.attrelid=ad.adrelid AND a.attnum = ad.adnum) LEFT OUTER JOIN
+    pg_catalog.pg_description dsc ON (c.oid=dsc.objoid AND a.attnum = dsc.objsubid) LEFT
+    OUTER JOIN pg_depend dep on dep.refobjid = a.attrelid AND dep.deptype = 'i' and
+    dep.refobjsubid = a.attnum and dep.classid = dep.refclassid WHERE NOT a.attisdropped AND
+    c.relkind not in ('i','I','c') AND c.oid='t'::regclass::oid ORDER BY a.attnum
+    """,
+    """
+    SELECT i.*,i.indkey as keys,c.relname,c.relnamespace,c.relam,c.reltablespace,tc.relname
+    as tabrelname,dsc.description,pg_catalog.pg_get_expr(i.indpred, i.indrelid) as
+    pred_expr,pg_catalog.pg_get_expr(i.indexprs, i.indrelid, true) as
+    expr,pg_catalog.pg_relation_size(i.indexrelid) as
+    index_rel_size,pg_catalog.pg_stat_get_numscans(i.indexrelid) as index_num_scans FROM
+    pg_catalog.pg_index i INNER JOIN pg_catalog.pg_class c ON c.oid=i.indexrelid INNER JOIN
+    pg_catalog.pg_class tc ON tc.oid=i.indrelid LEFT OUTER JOIN pg_catalog.pg_description
+    dsc ON i.indexrelid=dsc.objoid WHERE i.indrelid='t'::regclass ORDER BY tabrelname,
+    c.relname
+    """,
+    """
+    SELECT c.oid,c.*,t.relname as tabrelname,rt.relnamespace as refnamespace,d.description,
+    case when c.contype='c' then "substring"(pg_get_constraintdef(c.oid), 7) else null end
+    consrc_copy FROM pg_catalog.pg_constraint c INNER JOIN pg_catalog.pg_class t ON
+    t.oid=c.conrelid LEFT OUTER JOIN pg_catalog.pg_class rt ON rt.oid=c.confrelid LEFT OUTER
+    JOIN pg_catalog.pg_description d ON d.objoid=c.oid AND d.objsubid=0 AND
+    d.classoid='pg_constraint'::regclass WHERE c.conrelid='t'::regclass ORDER BY c.oid
+    """,
+    """
+    select string_agg(word, ',') from pg_catalog.pg_get_keywords() where word <> ALL
+    ('{a,abs}'::text[])
+    """,
+    """
+    SELECT t.oid,t.*,c.relkind,format_type(nullif(t.typbasetype, 0), t.typtypmod) as
+    base_type_name, d.description FROM pg_catalog.pg_type t LEFT OUTER JOIN
+    pg_catalog.pg_type et ON et.oid=t.typelem LEFT OUTER JOIN pg_catalog.pg_class c ON
+    c.oid=t.typrelid LEFT OUTER JOIN pg_catalog.pg_description d ON t.oid=d.objoid WHERE
+    t.typname IS NOT NULL AND (c.relkind IS NULL OR c.relkind = 'c') AND (et.typcategory IS
+    NULL OR et.typcategory <> 'C')
+    """,
+    """
+    SELECT typinput='array_in'::regproc as is_array, typtype, typname, pg_type.oid FROM
+    pg_catalog.pg_type LEFT JOIN (select ns.oid as nspoid, ns.nspname, r.r from pg_namespace
+    as ns join ( select s.r, (current_schemas(false))[s.r] as nspname from
+    generate_series(1, array_upper(current_schemas(false), 1)) as s(r) ) as r using (
+    nspname ) ) as sp ON sp.nspoid = typnamespace WHERE pg_type.oid = 20 ORDER BY sp.r,
+    pg_type.oid DESC
+    """,
+    """
+    SELECT version()
+    """,
+    """
+    select current_schema(),session_user
+    """,
+    """
+    SHOW search_path
+    """,
+    """
+    SELECT relname, n_live_tup FROM pg_stat_user_tables
+    """,
+    """
+    SELECT pid, usename, state FROM pg_stat_activity WHERE datname = current_database()
+    """,
+    """
+    SELECT t.typname, t.oid, t.typarray, t.oid::regtype::text AS regtype, t.typdelim FROM
+    pg_type t LEFT JOIN pg_class c ON t.typrelid=c.oid WHERE t.oid = to_regtype('int4')
+    ORDER BY t.oid
+    """,
+    """
+    select column_name, data_type, character_maximum_length from information_schema.columns
+    where table_schema = any (current_schemas(false)) order by ordinal_position
+    """,
+    """
+    SELECT a.attname, format_type(a.atttypid, a.atttypmod), pg_get_expr(d.adbin, d.adrelid),
+    a.attnotnull, a.atttypid, a.atttypmod, c.collname, col_description(a.attrelid, a.attnum)
+    AS comment FROM pg_attribute a LEFT JOIN pg_attrdef d ON a.attrelid = d.adrelid AND
+    a.attnum = d.adnum LEFT JOIN pg_type t ON a.atttypid = t.oid LEFT JOIN pg_collation c ON
+    a.attcollation = c.oid AND a.attcollation <> t.typcollation WHERE a.attrelid =
+    '"t"'::regclass AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum
+    """,
+    """
+    SELECT distinct i.relname, d.indisunique, d.indkey, pg_get_indexdef(d.indexrelid),
+    pg_catalog.obj_description(i.oid, 'pg_class') AS comment FROM pg_class t INNER JOIN
+    pg_index d ON t.oid = d.indrelid INNER JOIN pg_class i ON d.indexrelid = i.oid LEFT JOIN
+    pg_namespace n ON n.oid = t.relnamespace WHERE i.relkind IN ('i','I') AND d.indisprimary
+    = 'f' AND t.relname = 't' AND n.nspname = ANY (current_schemas(false)) ORDER BY
+    i.relname
+    """,
+    """
+    SELECT a.attname FROM ( SELECT indrelid, indkey, generate_subscripts(indkey, 1) idx FROM
+    pg_index WHERE indrelid = '"t"'::regclass AND indisprimary ) i JOIN pg_attribute a ON
+    a.attrelid = i.indrelid AND a.attnum = i.indkey[i.idx] ORDER BY i.idx
+    """,
+    """
+    SELECT c.relname, CASE WHEN c.relispartition THEN 'p' WHEN c.relkind IN ('m','v') THEN
+    'v' ELSE 't' END, obj_description(c.oid, 'pg_class') FROM pg_catalog.pg_class c LEFT
+    JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind IN
+    ('f','m','p','r','v') AND n.nspname NOT IN ('pg_catalog','pg_toast') AND
+    pg_catalog.pg_table_is_visible(c.oid)
+    """,
+    """
+    SELECT c.conname, array( SELECT attname FROM unnest(c.conkey) WITH ORDINALITY
+    cols(colid, arridx) JOIN pg_attribute AS ca ON cols.colid = ca.attnum WHERE ca.attrelid
+    = c.conrelid ORDER BY cols.arridx ), c.contype, (SELECT fkc.relname || '.' ||
+    fka.attname FROM pg_attribute AS fka JOIN pg_class AS fkc ON fka.attrelid = fkc.oid
+    WHERE fka.attrelid = c.confrelid AND fka.attnum = c.confkey[1]), cl.reloptions FROM
+    pg_constraint AS c JOIN pg_class AS cl ON c.conrelid = cl.oid WHERE cl.relname = 't' AND
+    pg_catalog.pg_table_is_visible(cl.oid)
+    """,
+    """
+    SELECT conname, pg_get_constraintdef(oid) FROM pg_constraint WHERE conrelid =
+    't'::regclass ORDER BY conname
+    """,
+    """
+    select nspname, relname from pg_class c join pg_namespace n on n.oid=c.relnamespace
+    where relkind = any(array['r','v'])
+    """,
+    """
+    SELECT rolname, rolsuper FROM pg_roles
+    """,
+    """
+    SELECT extname FROM pg_extension
+    """,
+    """
+    SELECT 1 AS one FROM pg_database WHERE datname = 'x' LIMIT 1
+    """,
+    """
+    SELECT pg_size_pretty(pg_database_size(current_database()))
+    """,
+    """
+    select to_regclass('public.t') is not null
+    """,
+    """
+    select exists(select from information_schema.tables where table_name='t')
+    """,
+]
+"""As DBeaver, Rails, pgjdbc, psycopg and others send them."""
+
+
+async def test_queries_of_tools_are_answered() -> None:
+    async with open_pg() as server:
+        await server.psql(
+            "CREATE TABLE p(id SERIAL PRIMARY KEY)",
+            "CREATE TABLE t(id SERIAL PRIMARY KEY, a VARCHAR(5) UNIQUE, p_id INT REFERENCES p,"
+            " CHECK (a <> ''))",
+            "CREATE INDEX i ON t(p_id)",
+        )
+
+        def work(c: psycopg.Connection[Any]) -> list[str]:
+            wrong = []
+            for sql in OF_TOOLS:
+                try:
+                    c.execute(sql.replace("%", "%%")).fetchall()
+                except psycopg.Error as error:
+                    wrong.append(f"{error}: {sql}")
+            return wrong
+
+        assert await server.psycopg(work) == []
+
+
 async def test_the_catalogue_sees_the_schema_of_its_transaction() -> None:
     async with open_pg() as server:
 

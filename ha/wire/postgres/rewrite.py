@@ -147,6 +147,8 @@ def _truncate(tree: exp.TruncateTable) -> str:
 
 def _select(node: exp.Select) -> exp.Expr:
     node.set("locks", None)
+    if not node.expressions:  # SELECT FROM …, as in EXISTS
+        node.set("expressions", [exp.Literal.number(1)])
     sets_in_list(node)
     distinct = node.args.get("distinct")
     if distinct is not None and distinct.args.get("on") is not None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 from sqlglot import exp
 
 from ha.wire.postgres.arrays import parse_array
 from ha.wire.postgres.casts import cast_name
+from ha.wire.postgres.catalog.pg_catalog import TABLES
 from ha.wire.postgres.dialect import parameter
 from ha.wire.postgres.errors import PgError, unsupported
 from ha.wire.postgres.expressions import quantified
@@ -71,6 +73,7 @@ def rewrite_compare(node: exp.Binary) -> exp.Expr:
     """``= ANY (…)``, ``<> ALL (…)``"""
     found = quantified(node.expression)
     if found is None:
+        _compare_flag(node)
         return node
     every, array = found
     positive = isinstance(node, exp.EQ) and not every
@@ -79,6 +82,22 @@ def rewrite_compare(node: exp.Binary) -> exp.Expr:
         raise unsupported("of ANY and ALL only = ANY and <> ALL are supported", "use EXISTS")
     member = _member(node.this, array)
     return exp.Not(this=member) if negative else member
+
+
+def _compare_flag(node: exp.Binary) -> None:
+    """``indisprimary = 'f'``: a flag of the catalogue, which is 0 or 1 here."""
+    literal = literal_text(node.expression)
+    if literal in _FLAGS and isinstance(node.this, exp.Column) and node.this.name in flags():
+        node.set("expression", exp.Literal.number(_FLAGS[literal]))
+
+
+_FLAGS = {"t": 1, "true": 1, "f": 0, "false": 0}
+
+
+@cache
+def flags() -> frozenset[str]:
+    """The names of all columns of pg_catalog that are bool."""
+    return frozenset(n for spec in TABLES for n, kind in spec.columns if kind == "bool")
 
 
 def _member(left: exp.Expr, array: exp.Expr) -> exp.Expr:

@@ -52,6 +52,9 @@ class Server:
 
     async def handle(self, stream: trio.SocketStream) -> None:
         """One connection, from its first byte to its last. Never raises but Cancelled."""
+        if self.count >= 2 * self.config.limits.connections + 10:
+            await stream.aclose()  # too many to be told so
+            return
         self.count += 1
         try:
             async with stream:

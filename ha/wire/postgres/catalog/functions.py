@@ -544,6 +544,7 @@ _PURE: dict[str, Callable[..., Value]] = {
     "pg_is_in_recovery": lambda: 0,
     "pg_is_other_temp_schema": lambda _o: 0,
     "pg_relation_is_publishable": lambda _o: 0,
+    "pg_stat_get_numscans": lambda *_: 0,
     "row_security_active": lambda *_: 0,
     "pg_indexam_has_property": lambda *_: 0,
     "pg_char_to_encoding": lambda _n: 6,

@@ -6,6 +6,8 @@ import re
 from datetime import datetime, timedelta
 from typing import Any
 
+import apsw
+
 from ha.core.errors import Code, HaError
 from ha.core.values import Value
 from ha.wire.postgres import datetimes
@@ -83,7 +85,16 @@ def _number(element: str | None) -> Value:
     return element
 
 
+def _keywords() -> list[Row]:
+    return [(word.lower(), "R", "reserved") for word in sorted(apsw.keywords)]
+
+
 TABLE_FUNCTIONS = (
+    TableSpec(
+        "pg_get_keywords",
+        (("word", "text"), ("catcode", "text"), ("catdesc", "text")),
+        lambda _state: _keywords(),
+    ),
     TableSpec("generate_series", (("value", ""),), _series, arguments=3),
     TableSpec("generate_subscripts", (("value", ""),), _subscripts, arguments=3),
     TableSpec("_pg_expandarray", (("pair", "text"),), _expand, arguments=1),
