@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import replace
@@ -190,10 +191,12 @@ async def _broker(config: Config) -> AsyncIterator[Broker]:
         _require_synced_broker(config)
     async with AsyncExitStack() as stack:
         url = config.replication_url
+        tls: ssl.SSLContext | None = None
         if config.nats_port != 0:
             server = await stack.enter_async_context(nats.NatsServer(_server_options(config)))
             logger.info("nats", extra={"port": server.port})
-            url = url or server.url
+            if url is None:
+                url, tls = server.url, server.tls
         if url is None:
             stream = MemoryStream(epoch=LOCAL_EPOCH, name=config.replication_stream, keep=1_000)
             yield await stack.enter_async_context(MemoryBroker(stream, node=config.name))
@@ -208,6 +211,7 @@ async def _broker(config: Config) -> AsyncIterator[Broker]:
             change_replicas=config.replicas != _DEFAULT.replicas,
             deliver=parse_policy(config.replication_policy).as_deliver_policy(),
             timeout=config.replication_timeout,
+            tls=tls,
         )
         broker = JetStreamBroker(options, rng=SystemRandom())
         await stack.enter_async_context(broker)

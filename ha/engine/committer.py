@@ -41,6 +41,7 @@ from ha.log.api import (
     LogReset,
     NotSent,
     Outgoing,
+    Refused,
     ResetReason,
     WrongLast,
 )
@@ -793,6 +794,7 @@ class Committer:
                 self._notify()
         elif isinstance(outcome, NotSent):
             unit.refused = _not_written(str(outcome))
+            unit.passing = not isinstance(outcome, Refused)
             flight.refused = True
             self._notify()
 
@@ -956,11 +958,20 @@ class Committer:
 
     async def _settle(self) -> None:
         """Wait for the rest of a batch in the log; what never comes is made void."""
+        pause = 0.0
         refused = {id_: u for id_, u in self._under_way.items() if u.refused is not None}
         for id_, unit in refused.items():
             del self._under_way[id_]
-            if unit.stage is not Stage.DONE and unit.refused is not None:
+            if unit.stage is Stage.DONE or unit.refused is None:
+                continue
+            if unit.passing and unit.again and trio.current_time() < unit.deadline:
+                unit.reset()
+                self._queue.appendleft(unit)
+                pause = 0.1
+            else:
                 unit.fail(unit.refused)
+        if pause:
+            await self._sleep(trio.current_time() + pause)
         if not self._under_way:
             return
         now = trio.current_time()

@@ -58,6 +58,8 @@ class Unit:
     number: int = 0
     messages: list[Outgoing] = field(default_factory=list)
     refused: HaError | None = None
+    passing: bool = False
+    """What made the broker refuse it passes by itself."""
     acked: bool = False
     final: bool = False
     settle_at: float | None = None
@@ -96,6 +98,7 @@ class Unit:
         self.captured = None
         self.messages = []
         self.refused = None
+        self.passing = False
         self.acked = False
         self.final = False
         self.settle_at = None

@@ -11,6 +11,7 @@ transaction of the effects that they account for.
 ``ha_virtual``        a row a virtual table: the message that last changed it
 ``ha_parts``          parts of big transactions whose last part is still to come
 ``ha_outbox``         with asynchronous replication, what the log does not have yet
+``ha_redone``         what applying such a transaction again did, to be taken back as it was
 ``ha_dead_letters``   messages that could not be applied
 ``ha_ignored``        sequences of messages that the fold ignored, for history and undo
 ====================  =================================================================
@@ -35,6 +36,7 @@ _TABLES = (
     " node TEXT, process_id INTEGER, number INTEGER) WITHOUT ROWID",
     "CREATE TABLE IF NOT EXISTS ha_parts(node TEXT, process_id INTEGER, number INTEGER,"
     " part INTEGER, payload BLOB, PRIMARY KEY (node, process_id, number, part))",
+    "CREATE TABLE IF NOT EXISTS ha_redone(transaction_id INTEGER PRIMARY KEY, payload BLOB)",
     "CREATE TABLE IF NOT EXISTS ha_outbox(position INTEGER PRIMARY KEY, transaction_id INTEGER,"
     " message_id TEXT UNIQUE, payload BLOB)",
     "CREATE TABLE IF NOT EXISTS ha_dead_letters(sequence INTEGER PRIMARY KEY, message BLOB,"

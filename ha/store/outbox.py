@@ -11,13 +11,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from ha.core.changeset import Change, ChangeSet, Identify, Origin, decode
+from ha.core.changeset import Change, ChangeSet, Identify, Origin, decode, encode
 from ha.core.inverse import inverse_changes, inverse_sequences
 from ha.core.parts import changes_of, encode_all
 from ha.log.api import Outgoing
 from ha.store import control
 from ha.store.apply import Applier
+from ha.store.capture import Captured, Recorder
 from ha.store.connection import Connection
+from ha.store.parse import CONTROL_TABLES
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +41,8 @@ class Outbox:
         """Read ``depth``, the number of waiting messages, again."""
         self.depth = int(connection.execute("SELECT count(*) FROM ha_outbox"))
 
-    def add(self, connection: Connection, messages: Sequence[Outgoing]) -> None:
-        """One transaction, in as many messages as it needs. In the caller's transaction."""
+    def add(self, connection: Connection, messages: Sequence[Outgoing]) -> int:
+        """One transaction, in as many messages as it needs; its id. In the caller's transaction."""
         last = connection.execute("SELECT max(position) FROM ha_outbox") or 0
         for offset, message in enumerate(messages, 1):
             connection.execute(
@@ -48,6 +50,7 @@ class Outbox:
                 (last + offset, last + 1, message.message_id, message.payload),
             )
         self.depth += len(messages)
+        return int(last) + 1
 
     def after(self, connection: Connection, position: int, limit: int) -> list[Waiting]:
         """Up to ``limit`` messages beyond ``position``."""
@@ -74,6 +77,7 @@ class Outbox:
 
     def remove(self, connection: Connection, transaction: int) -> None:
         connection.execute("DELETE FROM ha_outbox WHERE transaction_id = ?", (transaction,))
+        connection.execute("DELETE FROM ha_redone WHERE transaction_id = ?", (transaction,))
         self.count(connection)
 
     # --- into another file -----------------------------------------------------------
@@ -102,10 +106,17 @@ class Outbox:
     # --- the suffix ------------------------------------------------------------------
 
     def undo(self, connection: Connection, applier: Applier) -> int:
-        """Take back all, last first: the file is the committed prefix. How many they were."""
+        """Take back all, last first: the file is the committed prefix. How many they were.
+
+        What is taken back is what was done: by executing it, or by applying it again to
+        another state, where it may have done something else.
+        """
         count = 0
         for transaction in self._transactions(connection, "DESC"):
+            redone = self._redone(connection, transaction)
             slices, whole = self._read(connection, transaction)
+            if redone is not None:
+                slices, whole = [redone.changes], redone
             reverse = whole.with_changes(
                 tuple(change for part in reversed(slices) for change in inverse_changes(part))
             )
@@ -122,16 +133,39 @@ class Outbox:
     def redo(self, connection: Connection, applier: Applier) -> int:
         """Apply all again, by the rules of the fold. How many they were."""
         count = 0
-        for transaction in self._transactions(connection, "ASC"):
-            slices, whole = self._read(connection, transaction)
-            applier.apply(whole.with_changes(slices[-1]), earlier=slices[:-1])
-            count += 1
+        recorder = Recorder(connection.raw, CONTROL_TABLES)
+        try:
+            for transaction in self._transactions(connection, "ASC"):
+                slices, whole = self._read(connection, transaction)
+                recorder.start()
+                applier.apply(whole.with_changes(slices[-1]), earlier=slices[:-1])
+                self._remember(connection, transaction, whole, recorder.finish())
+                count += 1
+        finally:
+            recorder.close()
         return count
+
+    @staticmethod
+    def _remember(
+        connection: Connection, transaction: int, whole: ChangeSet, done: Captured | None
+    ) -> None:
+        changes, sequences, _ = done or Captured((), (), ())
+        redone = replace(whole, changes=changes, sequences=sequences, extra={})
+        connection.execute(
+            "INSERT OR REPLACE INTO ha_redone VALUES (?, ?)", (transaction, encode(redone))
+        )
+
+    @staticmethod
+    def _redone(connection: Connection, transaction: int) -> ChangeSet | None:
+        payload = connection.execute(
+            "SELECT payload FROM ha_redone WHERE transaction_id = ?", (transaction,)
+        )
+        return None if payload is None else decode(payload)
 
     def renumber(self, connection: Connection, number: Callable[[], Origin], limit: int) -> None:
         """Give all new numbers, in order: what was published of them is a hole in the log."""
         transactions = list(self._transactions(connection, "ASC"))
-        again: list[list[Outgoing]] = []
+        again: list[tuple[list[Outgoing], ChangeSet | None]] = []
         after: int | None = None
         for transaction in transactions:
             slices, whole = self._read(connection, transaction)
@@ -147,11 +181,17 @@ class Outbox:
                 extra=extra,
             )
             after = origin.number
-            again.append(messages_of(origin, encode_all(cs, limit)))
+            redone = self._redone(connection, transaction)
+            again.append((messages_of(origin, encode_all(cs, limit)), redone))
         connection.execute("DELETE FROM ha_outbox")
+        connection.execute("DELETE FROM ha_redone")
         self.depth = 0
-        for messages in again:
-            self.add(connection, messages)
+        for messages, redone in again:
+            transaction = self.add(connection, messages)
+            if redone is not None:
+                connection.execute(
+                    "INSERT INTO ha_redone VALUES (?, ?)", (transaction, encode(redone))
+                )
 
     def _transactions(self, connection: Connection, order: str) -> Iterator[int]:
         rows = connection.raw.execute(

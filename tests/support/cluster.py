@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import trio
+import trio.testing
 
 from ha.engine.api import Result
 from ha.engine.committer import CommitOptions
@@ -55,6 +57,18 @@ class TestNode:
         return list((await self.run(sql)).rows)
 
 
+def _runtime(rng: random.Random) -> Runtime:
+    """Under a mock clock nothing runs on threads: it would not wait for them."""
+    if isinstance(trio.lowlevel.current_clock(), trio.testing.MockClock):
+        return Runtime(random=rng, run_in_thread=_at_once)
+    return Runtime(random=rng)
+
+
+async def _at_once(work: Callable[[], Any]) -> Any:
+    await trio.lowlevel.checkpoint()
+    return work()
+
+
 @asynccontextmanager
 async def open_node(
     name: str,
@@ -67,7 +81,7 @@ async def open_node(
 ) -> AsyncIterator[TestNode]:
     """A node with the database ``ha.db``, in a temporary folder of its own without ``path``."""
     options = replace(options, commit=replace(options.commit, node=name))
-    runtime = Runtime(random=random.Random(f"{name}-{seed}"))
+    runtime = _runtime(random.Random(f"{name}-{seed}"))
     databases = Databases(broker, options, runtime, stream="ha_replication")
     store = (
         Store.open_memory("ha.db", store_options)

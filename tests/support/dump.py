@@ -19,6 +19,7 @@ CONTROL_TABLES = frozenset(
         "ha_parts",
         "ha_dead_letters",
         "ha_outbox",
+        "ha_redone",
         "ha_ignored",
     }
 )

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 import trio
+from trio.testing import MockClock
 
 from ha.core.errors import Code, HaError
 from ha.log.memory import MemoryBroker, MemoryStream
+from ha.store.apply import Applier
 from ha.store.file import StoreOptions
 from tests.support.cluster import OPTIONS, TestNode, open_node, settle
 from tests.support.dump import dump
@@ -27,7 +29,9 @@ async def drained(node: TestNode) -> None:
             await node.database.committer.wait_applied(node.database.committer.applied + 1)
 
 
-async def test_writes_go_on_without_the_log_and_the_fold_decides_afterwards() -> None:
+async def test_writes_go_on_without_the_log_and_the_fold_decides_afterwards(
+    autojump_clock: MockClock,
+) -> None:
     stream = MemoryStream(epoch="test")
     async with (
         MemoryBroker(stream, node="n1") as one_broker,
@@ -59,7 +63,7 @@ async def test_writes_go_on_without_the_log_and_the_fold_decides_afterwards() ->
         assert one.database.fold.redone > 0
 
 
-async def test_the_outbox_survives_a_crash(tmp_path: Path) -> None:
+async def test_the_outbox_survives_a_crash(tmp_path: Path, autojump_clock: MockClock) -> None:
     stream = MemoryStream(epoch="test")
     path = tmp_path / "ha.db"
     store_options = StoreOptions()
@@ -84,7 +88,9 @@ async def test_the_outbox_survives_a_crash(tmp_path: Path) -> None:
         assert dump(path) == dump(two.database.store.path)
 
 
-async def test_a_schema_change_waits_for_the_log_and_is_refused_without_it() -> None:
+async def test_a_schema_change_waits_for_the_log_and_is_refused_without_it(
+    autojump_clock: MockClock,
+) -> None:
     stream = MemoryStream(epoch="test")
     async with (
         MemoryBroker(stream, node="n1") as broker,
@@ -110,7 +116,7 @@ async def test_a_schema_change_waits_for_the_log_and_is_refused_without_it() -> 
         assert await node.rows("SELECT count(*) FROM t") == [(2,)]
 
 
-async def test_a_message_refused_in_the_middle_is_no_lost_write() -> None:
+async def test_a_message_refused_in_the_middle_is_no_lost_write(autojump_clock: MockClock) -> None:
     class Refusing(MemoryStream):
         refused = 0
 
@@ -142,3 +148,38 @@ async def test_a_message_refused_in_the_middle_is_no_lost_write() -> None:
                 "first", "second", "third", "fourth", "fifth",
             ]  # fmt: skip
         assert stream.refused == 1
+
+
+async def test_what_a_redo_did_is_taken_back_as_it_was(autojump_clock: MockClock) -> None:
+    """Applied again to another state, a transaction does other things: those are undone."""
+    stream = MemoryStream(epoch="test")
+    async with (
+        MemoryBroker(stream, node="n1") as one_broker,
+        MemoryBroker(stream, node="n2") as two_broker,
+        open_node("n1", one_broker, options=ASYNC) as one,
+        open_node("n2", two_broker, options=SYNC) as two,
+    ):
+        await one.run("CREATE TABLE t(id INTEGER PRIMARY KEY, a UNIQUE)")
+        await one.run("INSERT INTO t VALUES (5, 0), (6, 6)")
+        await drained(one)
+        await settle([one, two])
+        publish, relay = one.database.log.publish, one.database.relay
+        assert relay is not None
+        one.database.log.publish = lambda messages, on_ack: None  # type: ignore[method-assign]
+        await one.run("UPDATE t SET a = 1 WHERE id = 5")
+        await two.run("UPDATE t SET a = 9 WHERE id = 5")
+        await two.run("UPDATE t SET a = 1 WHERE id = 6")
+        await settle([one, two])
+        await two.run("INSERT INTO t VALUES (7, 7)")
+        await settle([one, two])
+        connection = one.database.fold.connection
+        connection.execute("BEGIN IMMEDIATE")
+        relay.outbox.undo(connection, Applier(connection.raw))
+        prefix = connection.raw.execute("SELECT * FROM t ORDER BY id").fetchall()
+        connection.execute("ROLLBACK")
+        assert prefix == [(5, 9), (6, 1), (7, 7)] == await two.rows("SELECT * FROM t ORDER BY id")
+        one.database.log.publish = publish  # type: ignore[method-assign]
+        relay.again()
+        await drained(one)
+        await settle([one, two])
+        assert dump(one.database.store.path) == dump(two.database.store.path)

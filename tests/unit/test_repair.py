@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from trio.testing import MockClock
 
 from ha.core.errors import Code, HaError
 from ha.engine.repair import adopt, rebase
@@ -23,7 +24,9 @@ async def numbers(node: TestNode) -> list[object]:
     return [row[0] for row in await node.rows("SELECT x FROM t ORDER BY x")]
 
 
-async def test_the_file_adopts_a_log_that_has_lost_its_end(tmp_path: Path) -> None:
+async def test_the_file_adopts_a_log_that_has_lost_its_end(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
     stream = MemoryStream(epoch="one")
     path = tmp_path / "ha.db"
     async with MemoryBroker(stream, node="n1") as broker, open_node("n1", broker, path) as node:
@@ -49,7 +52,9 @@ async def test_the_file_adopts_a_log_that_has_lost_its_end(tmp_path: Path) -> No
         assert dump(one.database.store.path) == dump(two.database.store.path)
 
 
-async def test_the_file_becomes_the_base_of_a_stream_made_anew(tmp_path: Path) -> None:
+async def test_the_file_becomes_the_base_of_a_stream_made_anew(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
     stream = MemoryStream(epoch="one")
     paths = [tmp_path / "one.db", tmp_path / "two.db"]
     async with (
@@ -80,7 +85,7 @@ async def test_the_file_becomes_the_base_of_a_stream_made_anew(tmp_path: Path) -
 
 
 async def test_nodes_that_follow_the_log_take_a_new_base_from_its_snapshot(
-    tmp_path: Path,
+    tmp_path: Path, autojump_clock: MockClock
 ) -> None:
     stream = MemoryStream(epoch="one")
     path = tmp_path / "ha.db"
