@@ -21,7 +21,7 @@ from ha.engine.runtime import Runtime
 from ha.store.file import Store, StoreOptions
 from sim.content import digest, read_content
 from sim.disk import Disk, Mount
-from sim.history import History, Probe
+from sim.history import Call, History, Probe
 from sim.jetstream import Server, SimBroker
 from sim.network import Link, Timeline
 from sim.plan import Plan
@@ -175,6 +175,8 @@ class Process:
         self.dead = self.crashed = True
         self.link.kill()
         self.mount.freeze(power=power)
+        if self.node.cluster.plan.synchronous == "OFF":
+            self.node.disk.wipe()  # a database in memory
         self._note("crashed", "with its power" if power else "")
         self._scope.cancel()
         self._abort_calls()
@@ -253,7 +255,8 @@ def probe_file(path: str, label: str, now: float) -> Probe:
         found = db.execute("SELECT 1 FROM sqlite_schema WHERE name = 'ha_stats'").fetchall()
         if found:
             sequence = db.execute("SELECT max(received_seq) FROM ha_stats").get or 0
-        return Probe(now, label, int(sequence), digest(read_content(db)))
+        content = read_content(db)
+        return Probe(now, label, int(sequence), digest(content), content)
     finally:
         db.close(True)
 
@@ -331,6 +334,8 @@ class Cluster:
         self.nodes = {name: Node(self, name) for name in plan.names}
         self.link_faults = replace(plan.link)
         self.sessions = 0
+        self.open_calls: dict[int, Call] = {}
+        """What clients wait for at present."""
         self.hits = 0
         """Faults that struck something in flight."""
 

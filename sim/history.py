@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from sim.content import Content
+
 OK = "ok"
 GONE = "gone"  # the node died, or the client went away, before the answer
 HUNG = "hung"
@@ -61,6 +63,7 @@ class Probe:
     process: str
     sequence: int
     digest: str
+    content: Content = field(default_factory=dict, compare=False, repr=False)
 
 
 @dataclass(slots=True)

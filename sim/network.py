@@ -86,7 +86,7 @@ class _Direction:
 
     def send(self, work: Work) -> None:
         packet = _Packet(work, self._link.generation)
-        if self.blocked or self.held:
+        if (self.blocked or self.held) and not self._flying:
             self._stuck.append(packet)
         else:
             self._fly(packet)
@@ -111,11 +111,12 @@ class _Direction:
 
     def go_on(self) -> None:
         """After ``blocked`` or ``held`` was taken back."""
-        if self.blocked or self.held:
+        if self.blocked or self.held or not self._stuck:
             return
-        stuck, self._stuck = self._stuck, deque()
-        for packet in stuck:
-            self._fly(packet)
+        # What is still in flight comes after what was held: the order of bytes is kept.
+        packets = self.cut()
+        for packet in packets:
+            self._fly(_Packet(packet.work, packet.generation))
 
     @property
     def in_flight(self) -> int:

@@ -88,7 +88,7 @@ class Oracle:
         self.applied = 0
         self.uuid: str | None = None
         self.origins: dict[tuple[str, int], tuple[int, int]] = {}
-        self.virtual: dict[str, tuple[int, str, int, int | None]] = {}
+        self.virtual: dict[str, tuple[int, str, int, int]] = {}
         self.parts: dict[tuple[str, int, int, int], dict[str, Any]] = {}
         self.skipped: set[int] = set()
         self._triggers: list[bytes] = []
@@ -166,12 +166,15 @@ class Oracle:
             return "repeated"
         if "after" in ours and counted != ours["after"]:
             return "hole"
-        base = ours.get("base")
+        after = ours.get("after")
         for name in ours.get("virtual", ()):
             last = self.virtual.get(name)
             if last is None:
                 continue
-            if last[1:] != (meaning.node, meaning.process_id, base) and last[0] > (base or 0):
+            own = (last[1], last[2]) == (meaning.node, meaning.process_id)
+            if own and after is not None and last[3] <= after:
+                continue  # it ran on that one's effects
+            if last[0] > (ours.get("base") or 0):
                 return "stale"
         return "apply"
 
@@ -203,7 +206,7 @@ class Oracle:
                 meaning.sequence,
                 meaning.node,
                 meaning.process_id,
-                ours.get("base"),
+                meaning.number or 0,
             )
         return "apply"
 
@@ -582,14 +585,14 @@ def _decode(payload: bytes) -> dict[str, Any]:
 def _join(parts: list[Any]) -> list[dict[str, Any]]:
     """The changes of a transaction that came in parts, those in pieces put together."""
     out: list[dict[str, Any]] = []
-    pieces = b""
+    pieces = ""
     for part in parts:
         ours = part["ha"]
         if "piece" in ours:
-            pieces += base64.b64decode(ours["piece"])
+            pieces += ours["piece"]
             if not ours.get("more"):
                 out.append(json.loads(pieces))
-                pieces = b""
+                pieces = ""
         else:
             out += part.get("changes") or []
     return out

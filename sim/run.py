@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
+import traceback
 from dataclasses import dataclass, field, replace
 
 import trio
 
 from ha.core.errors import HaError
 from sim.checkers import FoldHistory, check_answers, check_probes, check_reads, fold_log
-from sim.client import Client
+from sim.client import HANG, Client
 from sim.cluster import Broken, Cluster, Gone, QuietLogs
 from sim.content import difference, read_content
 from sim.faults import heal_all, run_faults
@@ -103,17 +105,24 @@ def _reasons(error: BaseException) -> list[str]:
     if isinstance(error, KeyboardInterrupt | SystemExit):
         raise error
     if isinstance(error, Broken):
-        cause = "" if error.__cause__ is None else f"\n{_traceback(error.__cause__)}"
+        cause = "" if error.__cause__ is None else f": {_traceback(error.__cause__)}"
         return [str(error) + cause]
     if isinstance(error.__cause__, Deadlock):
         return [str(error.__cause__)]
-    return [f"an error that nobody expected: {error!r}\n{_traceback(error)}"]
+    return [f"an error that nobody expected: {_traceback(error)}"]
 
 
 def _traceback(error: BaseException) -> str:
-    import traceback
-
-    return "".join(traceback.format_exception(error))
+    """Where it came from, in a line: the frames of the product and of the simulator."""
+    leaf = error
+    while isinstance(leaf, BaseExceptionGroup):
+        leaf = leaf.exceptions[0]
+    frames = [
+        f"{os.path.relpath(f.filename)}:{f.lineno} {f.name}"
+        for f in traceback.extract_tb(leaf.__traceback__)
+        if "site-packages" not in f.filename
+    ]
+    return f"{leaf!r} in " + " > ".join(frames[-8:])
 
 
 async def _main(cluster: Cluster, judge: _Judge) -> None:
@@ -121,6 +130,7 @@ async def _main(cluster: Cluster, judge: _Judge) -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(cluster.timeline.run)
         nursery.start_soon(cluster.server.keep_house)
+        nursery.start_soon(_watch, cluster)
         for node in cluster.nodes.values():
             nursery.start_soon(node.live)
         workloads = [ALL[name]() for name in plan.workloads]
@@ -132,8 +142,20 @@ async def _main(cluster: Cluster, judge: _Judge) -> None:
         nursery.cancel_scope.cancel()
 
 
+async def _watch(cluster: Cluster) -> None:
+    """A call that hangs cannot always be cancelled: then the world ends with it."""
+    while True:
+        await trio.sleep(10)
+        now = trio.current_time()
+        for call in cluster.open_calls.values():
+            if now - call.begun > HANG:
+                cluster.world.clock.abort = f"a call did not return within {HANG:g} s: {call}"
+
+
 async def _set_up(cluster: Cluster, workloads: list[Workload]) -> None:
     """All nodes up, all tables made, nothing goes wrong yet."""
+    link = cluster.link_faults
+    spikes, link.spike_rate = link.spike_rate, 0.0
     first = next(iter(cluster.nodes.values()))
     with trio.move_on_after(SETUP_BOUND) as scope:
         await _until_ready(cluster)
@@ -145,6 +167,7 @@ async def _set_up(cluster: Cluster, workloads: list[Workload]) -> None:
                 await session.execute(sql)
         await session.aclose()
         await _until_caught_up(cluster)
+    link.spike_rate = spikes
     if scope.cancelled_caught:
         raise Broken(f"a healthy cluster was not ready after {SETUP_BOUND:g} s: {_state(cluster)}")
 
@@ -281,7 +304,7 @@ class _Judge:
         entries = [(e.sequence, e.payload) for _, e in cluster.server.stored]
         wanted = {p.sequence for p in probes}
         fold = fold_log(entries, watches, wanted, cluster.plan.identify)
-        problems = check_probes(fold, probes)
+        problems = check_probes(fold, probes, entries, cluster.plan.identify)
         for label, content in self._contents.items():
             if content != fold.content:
                 problems.append(

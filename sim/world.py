@@ -29,6 +29,7 @@ actor: contextvars.ContextVar[str] = contextvars.ContextVar("actor", default="si
 
 
 _PATIENCE = 300
+_LIVELOCK = 300_000
 
 
 class VirtualClock(trio.abc.Clock):
@@ -38,11 +39,19 @@ class VirtualClock(trio.abc.Clock):
     def __init__(self) -> None:
         self.now = 0.0
         self._idle = 0
+        self._asked = 0
+        self.abort: str | None = None
+        """Set it to end the run at once, whatever its tasks shield themselves from."""
 
     def start_clock(self) -> None:
         """It stands at 0."""
 
     def current_time(self) -> float:
+        self._asked += 1
+        if self.abort is not None:
+            raise Deadlock(self.abort)
+        if self._asked > _LIVELOCK:
+            raise Deadlock("tasks run and run, and no time passes")
         return self.now
 
     def deadline_to_sleep_time(self, deadline: float) -> float:
@@ -55,6 +64,7 @@ class VirtualClock(trio.abc.Clock):
                     raise Deadlock("every task waits, and no time-out is set: nothing will happen")
                 return 0.01
             self.now = deadline
+            self._asked = 0
         self._idle = 0
         return 0.0
 

@@ -6,7 +6,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from sim.content import Content, digest
+from sim.content import Content, difference, digest
 from sim.history import Probe
 from sim.oracle import Meaning, Oracle
 from sim.workloads import Watch
@@ -89,11 +89,30 @@ def _plain(value: object) -> object:
     return value.decode() if isinstance(value, bytes) else value
 
 
-def check_probes(history: FoldHistory, probes: Sequence[Probe]) -> list[str]:
+def check_probes(
+    history: FoldHistory,
+    probes: Sequence[Probe],
+    entries: Sequence[tuple[int, bytes]],
+    identify: str,
+) -> list[str]:
     """Every file, whenever it was looked at, held exactly the fold of what it says it holds."""
-    return [
-        f"at {p.time:.3f} s the file of {p.process} said that it was at {p.sequence}, and did"
-        f" not hold fold({p.sequence})"
-        for p in probes
-        if p.sequence in history.digests and history.digests[p.sequence] != p.digest
-    ]
+    problems: list[str] = []
+    for probe in probes:
+        expected = history.digests.get(probe.sequence)
+        if expected is None or expected == probe.digest:
+            continue
+        shown = ""
+        if not problems:
+            oracle = Oracle(identify)
+            for sequence, payload in entries:
+                if sequence <= probe.sequence:
+                    oracle.apply(sequence, payload)
+            shown = " (first: the file, second: the fold):\n" + difference(
+                probe.content, oracle.content()
+            )
+            oracle.close()
+        problems.append(
+            f"at {probe.time:.3f} s the file of {probe.process} said that it was at"
+            f" {probe.sequence}, and did not hold fold({probe.sequence}){shown}"
+        )
+    return problems

@@ -102,55 +102,50 @@ class Odd(Workload):
         token = client.token()
         value = some_value(chance)
         small = chance.randrange(6)
-        await client.write(
-            "odd",
-            [
-                chance.choice(
-                    (
-                        ('INSERT INTO "order" VALUES (?, ?, ?)', [value, str(small), token]),
-                        (
-                            'UPDATE "order" SET "a""b" = ?, tok = ? WHERE "select" = ?',
-                            [value, token, str(small)],
-                        ),
-                        (
-                            'INSERT INTO "order"(rowid, "a""b", tok) VALUES'
-                            ' ((SELECT coalesce(max(rowid), 0) + 5 FROM "order"), ?, ?)',
-                            [value, token],
-                        ),
-                        ('DELETE FROM "order" WHERE rowid % 7 = ?', [small]),
-                        (
-                            "INSERT OR REPLACE INTO pair VALUES (?, ?, ?, ?)",
-                            [chance.choice("aAbB"), chance.choice((small, None)), value, token],
-                        ),
-                        ("UPDATE pair SET v = ?, tok = ? WHERE a = ?", [value, token, "A"]),
-                        (
-                            "UPDATE OR REPLACE pair SET b = ?, tok = ? WHERE a = ? AND b > ?",
-                            [small, token, "b", small],
-                        ),
-                        (
-                            "INSERT OR REPLACE INTO narrow VALUES (?, ?, ?)",
-                            [chance.choice(("x", 1, 2.5)), small, token],
-                        ),
-                        (
-                            "UPDATE OR REPLACE narrow SET b = b + 1, tok = ? WHERE b = ?",
-                            [token, small],
-                        ),
-                        ("INSERT OR REPLACE INTO made(x, tok) VALUES (?, ?)", [small, token]),
-                        (
-                            "UPDATE OR REPLACE made SET x = ?, tok = ? WHERE x = ?",
-                            [small, token, chance.randrange(6)],
-                        ),
-                        (
-                            "INSERT OR REPLACE INTO strict_one VALUES (?, ?, ?, ?, ?, ?, ?)",
-                            [small, small, 0.5, "t", b"\xff\x00", value, token],
-                        ),
-                        (f"PRAGMA user_version = {chance.randrange(1000)}", []),
-                    )
-                )
-            ],
-            token,
-            visible=False,
+        statement: Sql = chance.choice(
+            (
+                ('INSERT INTO "order" VALUES (?, ?, ?)', [value, str(small), token]),
+                (
+                    'UPDATE "order" SET "a""b" = ?, tok = ? WHERE "select" = ?',
+                    [value, token, str(small)],
+                ),
+                (
+                    'INSERT INTO "order"(rowid, "a""b", tok) VALUES'
+                    ' ((SELECT coalesce(max(rowid), 0) + 5 FROM "order"), ?, ?)',
+                    [value, token],
+                ),
+                ('DELETE FROM "order" WHERE rowid % 7 = ?', [small]),
+                (
+                    "INSERT OR REPLACE INTO pair VALUES (?, ?, ?, ?)",
+                    [chance.choice("aAbB"), chance.choice((small, None)), value, token],
+                ),
+                ("UPDATE pair SET v = ?, tok = ? WHERE a = ?", [value, token, "A"]),
+                (
+                    "UPDATE OR REPLACE pair SET b = ?, tok = ? WHERE a = ? AND b > ?",
+                    [small, token, "b", small],
+                ),
+                (
+                    "INSERT OR REPLACE INTO narrow VALUES (?, ?, ?)",
+                    [chance.choice(("x", 1, 2.5)), small, token],
+                ),
+                (
+                    "UPDATE OR REPLACE narrow SET b = b + 1, tok = ? WHERE b = ?",
+                    [token, small],
+                ),
+                ("INSERT OR REPLACE INTO made(x, tok) VALUES (?, ?)", [small, token]),
+                (
+                    "UPDATE OR REPLACE made SET x = ?, tok = ? WHERE x = ?",
+                    [small, token, chance.randrange(6)],
+                ),
+                (
+                    "INSERT OR REPLACE INTO strict_one VALUES (?, ?, ?, ?, ?, ?, ?)",
+                    [small, small, 0.5, "t", b"\xff\x00", value, token],
+                ),
+                (f"PRAGMA user_version = {chance.randrange(1000)}", []),
+            )
         )
+        marked = token in statement[1]
+        await client.write("odd", [statement], token if marked else "")
 
 
 class Schema(Workload):
