@@ -7,6 +7,7 @@ same statement takes the same way on every run.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -132,7 +133,15 @@ class Connection:
         self.cancelled = True
 
     def close(self) -> None:
-        self.raw.close(True)
+        """Never raises: what the last connection cannot move from the WAL into the file now
+        (disk full, I/O) the next one finds there."""
+        close(self.raw)
+
+
+def close(raw: apsw.Connection) -> None:
+    """See :meth:`Connection.close`."""
+    with contextlib.suppress(apsw.Error):
+        raw.close(True)
 
 
 def bind(
