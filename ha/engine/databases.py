@@ -19,6 +19,7 @@ from ha.engine.joining import LOCAL_EPOCH
 from ha.engine.place import Place, parameters_of
 from ha.engine.runtime import Runtime
 from ha.engine.session import Session
+from ha.engine.shards import find_cross_shard
 from ha.log.api import Broker, LogError
 from ha.log.memory import MemoryBroker
 from ha.store import control
@@ -374,6 +375,7 @@ class Databases:
             protocol=protocol,
             find_database=self.get,
             commands=lambda session, sql: find_command(self, session, sql),
+            cross_shards=lambda sql: find_cross_shard(self, sql),
             prepare_connection=prepare_connection,
         )
 

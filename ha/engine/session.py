@@ -32,6 +32,7 @@ from ha.engine.api import (
 from ha.engine.command import Command, CompleteRows
 from ha.engine.database import Database
 from ha.engine.iterating import closing
+from ha.engine.shards import CrossShard, has_hint
 from ha.engine.statements import columns_of, kind_of, require_single, to_prepared, to_result
 from ha.engine.turn import Turn
 from ha.engine.undoing import undo
@@ -42,6 +43,8 @@ from ha.store.parse import Parsed, first_word
 from ha.store.sqlite_errors import from_sqlite
 
 T = TypeVar("T")
+CrossShards = Callable[[str], CrossShard | None]
+"""Finds the cross-shard query that a text is, None if it is none."""
 Commands = Callable[["Session", str], Command | None]
 """Finds the command of ours that a text is, None if it is SQL."""
 
@@ -56,12 +59,15 @@ class Session:
         protocol: str,
         find_database: Callable[[str], Database],
         commands: Commands | None = None,
+        cross_shards: CrossShards | None = None,
         prepare_connection: Callable[[apsw.Connection], None] | None = None,
     ) -> None:
         self._database = database
         self.protocol = protocol
         self._find_database = find_database
         self._commands = commands
+        self._cross_shards = cross_shards
+        self._across: CrossShard | None = None
         self._prepare_connection = prepare_connection
         self._own: Executor | None = None
         self._pinned = False
@@ -150,6 +156,9 @@ class Session:
         if command is not None:
             return Prepared(sql, Kind.COMMAND, command.verb, command.columns, (), command.remaining)
         self._check_there()
+        across = self._find_across(sql)
+        if across is not None:
+            return across.prepared
         return to_prepared(self._parse(sql))
 
     async def execute(
@@ -159,6 +168,10 @@ class Session:
         if command is not None:
             return await command.run(max_rows)
         self._check_there()
+        across = self._find_across(sql)
+        if across is not None:
+            with self._running_across(across):
+                return await across.run(params, max_rows)
         parsed = self._parse(sql)
         require_single(parsed)
         if parsed.empty:
@@ -184,6 +197,8 @@ class Session:
             only = statements[0]
             return [await self.execute(only.sql, only.params, max_rows=max_rows)]
         self._check_there()
+        if any("/*+" in s.sql and has_hint(s.sql) for s in statements):
+            raise HaError(Code.UNSUPPORTED, "a cross-shard query is no part of a transaction")
         if self._pinned:
             return await self._transaction_on_own(statements, max_rows)
         if all(not p.changes_file for p in self._parse_known(statements)):
@@ -198,6 +213,12 @@ class Session:
                 yield answer
             return
         self._check_there()
+        across = self._find_across(sql)
+        if across is not None:
+            with self._running_across(across):
+                async with across.open(params) as merged:
+                    yield merged
+            return
         parsed = self._parse(sql)
         require_single(parsed)
         streams = not (parsed.empty or parsed.changes_file or parsed.transaction)
@@ -225,6 +246,8 @@ class Session:
     def cancel(self) -> None:
         if self._busy is not None:
             self._busy.interrupt()
+        elif self._across is not None:
+            self._across.interrupt()
         elif self._unit is not None:
             self._database.committer.cancel(self._unit)
 
@@ -271,6 +294,30 @@ class Session:
         if self._lost is not None:
             error, self._lost = self._lost, None
             raise error
+
+    # --- over several databases ------------------------------------------------------
+
+    def _find_across(self, sql: str) -> CrossShard | None:
+        if "/*+" not in sql or self._cross_shards is None:
+            return None
+        across = self._cross_shards(sql)
+        if across is not None:
+            self._raise_expired()
+            if self._turn is not None:
+                raise HaError(
+                    Code.UNSUPPORTED,
+                    "a cross-shard query would not see what this transaction has written",
+                    hint="commit first",
+                )
+        return across
+
+    @contextmanager
+    def _running_across(self, across: CrossShard) -> Iterator[None]:
+        self._across = across
+        try:
+            yield
+        finally:
+            self._across = None
 
     # --- parsing ---------------------------------------------------------------------
 
@@ -518,10 +565,15 @@ class Session:
 
     def _begin_own(self) -> None:
         own = self._open_own()
-        own.connection.execute("BEGIN")
-        self._impersonate(own.connection)
-        own.impersonate(self._last_insert_id, self._changes)
-        own.start()
+        try:
+            own.connection.execute("BEGIN")
+            self._impersonate(own.connection)
+            own.impersonate(self._last_insert_id, self._changes)
+            own.start()
+        except apsw.Error as error:
+            own.discard()
+            own.connection.rollback()
+            raise from_sqlite(error) from error
         self._transaction = True
 
     async def _take_writer(self) -> None:
@@ -628,10 +680,13 @@ class Session:
         turn = self._turn
         if turn is None:
             own.discard()
-            own.connection.execute("COMMIT")
+            own.connection.rollback()  # it has only read
             self._end_transaction()
             return
-        captured = own.finish()
+        try:
+            captured = own.finish()
+        except apsw.Error as error:
+            raise from_sqlite(error) from error
         if captured is None:
             own.connection.rollback()
             self._end_transaction()

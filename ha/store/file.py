@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 import apsw
 
 from ha.core.errors import Code, HaError
-from ha.store.connection import Connection, ConnectionHook
+from ha.store.connection import Connection, ConnectionHook, close
 from ha.store.copying import Copy, remove_left_over
 from ha.store.sqlite_errors import from_sqlite
 
@@ -99,7 +99,7 @@ class Store:
             if reading:
                 raw.execute("PRAGMA query_only = ON")
         except apsw.Error as error:
-            raw.close(True)
+            close(raw)
             raise from_sqlite(error) from error
         return self._connection(raw)
 
@@ -128,21 +128,34 @@ class Store:
             if mode != [("wal",)]:
                 raise HaError(Code.IO_ERROR, f"{self.path} cannot be kept in WAL mode")
             raw.execute(f"PRAGMA synchronous = {self.options.synchronous}").fetchall()
-            if self.options.extensions:
-                raw.enable_load_extension(True)
-                for extension in self.options.extensions:
-                    raw.load_extension(extension)
-                raw.enable_load_extension(False)
+            self._load_extensions(raw)
         except apsw.ExtensionLoadingError as error:
-            raw.close(True)
+            close(raw)
             raise HaError(Code.NOT_FOUND, f"cannot load the extension: {error}") from error
         except apsw.NotADBError as error:
-            raw.close(True)
+            close(raw)
             raise HaError(Code.CORRUPT, f"{self.path} is not a SQLite database") from error
         except apsw.Error as error:
-            raw.close(True)
+            close(raw)
             raise HaError(Code.IO_ERROR, f"cannot open {self.path}: {error}") from error
         return raw
+
+    def _load_extensions(self, raw: apsw.Connection) -> None:
+        if self.options.extensions:
+            raw.enable_load_extension(True)
+            for extension in self.options.extensions:
+                raw.load_extension(extension)
+            raw.enable_load_extension(False)
+
+    def scratch(self) -> Connection:
+        """An empty temporary database, that knows the functions and collations of this one. It
+        has no file but what does not fit into its cache."""
+        raw = apsw.Connection("")
+        raw.execute("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF").fetchall()
+        self._load_extensions(raw)
+        for hook in self.options.hooks:
+            hook(raw)
+        return Connection(raw)
 
     def take_reader(self) -> Connection:
         """An idle reading connection, or a new one; give it back with :meth:`give_reader`."""
