@@ -69,8 +69,8 @@ class Obstacle:
 @dataclass(frozen=True, slots=True)
 class Shape:
     """A table as it is now. ``key``: positions of the declared primary key, by ``collations``
-    beside them; ``integer_key``: it is the rowid; ``blobs``: positions of columns declared as BLOB; ``virtual``: the virtual
-    table that a shadow table belongs to."""
+    beside them; ``integer_key``: it is the rowid; ``blobs``: positions of columns declared as
+    BLOB; ``virtual``: the virtual table that a shadow table belongs to."""
 
     name: str
     columns: tuple[str, ...]
