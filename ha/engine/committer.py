@@ -101,11 +101,13 @@ class Counters:
 
 @dataclass(slots=True)
 class Flight:
-    """A batch whose messages are under way. ``progress``: trio's time of the last sign of life."""
+    """A batch whose messages are under way. ``progress``: trio's time of the last sign of life;
+    ``base``: the position on which it ran."""
 
     units: list[Unit]
     ids: list[str]
     progress: float
+    base: int
     refused: bool = False
     acked: int = 0
     waits_for_acks: bool = False
@@ -581,8 +583,9 @@ class Committer:
                 executor.connection.rollback,
                 long=size > 2_000 or units[0].work is not None,
             )
-        except HaError as error:
+        except (HaError, apsw.Error) as problem:
             executor.connection.rollback()
+            error = from_sqlite(problem)
             for unit in units:
                 unit.fail(error)
             return
@@ -605,7 +608,7 @@ class Committer:
         if units[0].alone:
             await self._publish_alone(executor, units[0])
             return
-        flight = Flight(units, [], trio.current_time())
+        flight = Flight(units, [], trio.current_time(), self.applied)
         after: int | None = None
         messages: list[Outgoing] = []
         for unit in writers:
@@ -677,7 +680,8 @@ class Committer:
             connection.rollback()
             unit.fail(error)
             return
-        flight = Flight([unit], [m.message_id for m in unit.messages], trio.current_time())
+        ids = [m.message_id for m in unit.messages]
+        flight = Flight([unit], ids, trio.current_time(), self.applied)
         last = self.applied
         for message in unit.messages:
             try:
@@ -789,7 +793,7 @@ class Committer:
                 self._notify()
             if message_id == unit.last_id:
                 unit.acked = True
-            if outcome.sequence <= self.applied and not outcome.duplicate:
+            if outcome.sequence <= flight.base and not outcome.duplicate:
                 self._verify = True
                 self._notify()
         elif isinstance(outcome, NotSent):
@@ -997,7 +1001,7 @@ class Committer:
         for id_, unit in late:
             unit.settle_at = now + self._options.publish_timeout
             if unit.acked:
-                self._written(unit)
+                self._doubt(unit, _UNSEEN)
             elif not self._log.connected:
                 self._doubt(unit)
             else:
@@ -1033,12 +1037,16 @@ class Committer:
                 )
             )
 
-    def _doubt(self, unit: Unit) -> None:
+    def _doubt(
+        self,
+        unit: Unit,
+        why: str = "the log did not say in time whether it took the transaction",
+    ) -> None:
         if unit.stage is not Stage.DONE:
             unit.fail(
                 HaError(
                     Code.OUTCOME_UNKNOWN,
-                    "the log did not say in time whether it took the transaction",
+                    why,
                     hint="it may still be written: look before you send it again",
                 )
             )
@@ -1191,6 +1199,9 @@ class Committer:
 def _changes_schema(unit: Unit) -> bool:
     captured = unit.captured
     return captured is not None and any(c.operation is Operation.SQL for c in captured.changes)
+
+
+_UNSEEN = "the log has the transaction, but this node has not seen in time whether it counts there"
 
 
 def _not_written(why: str) -> HaError:

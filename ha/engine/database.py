@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol, Self
 
+import apsw
 import trio
 
 from ha.core.errors import Code, HaError
@@ -29,6 +30,7 @@ from ha.store.file import Store
 from ha.store.fold import Fold, Interceptor
 from ha.store.outbox import Outbox
 from ha.store.parse import CONTROL_TABLES
+from ha.store.sqlite_errors import from_sqlite
 
 logger = logging.getLogger(__name__)
 
@@ -129,24 +131,27 @@ class Database:
         ``since_ns``: the broker's time from which a file that knows no place is to follow it.
         """
         log = await broker.log(database_id)
-        control.ensure(store.executor, log.subject)
-        joined = await join(
-            store,
-            database_id,
-            options.commit.node,
-            broker,
-            log,
-            runtime,
-            timeout=options.commit.publish_timeout,
-            standalone=options.standalone,
-            policy=options.policy,
-            from_snapshot=options.from_snapshot,
-            since_ns=since_ns,
-        )
-        database = cls(database_id, store, log, broker, options, runtime)
-        if joined.severed is not None:
-            database.committer.sever(joined.severed)
-        return database
+        try:
+            control.ensure(store.executor, log.subject)
+            joined = await join(
+                store,
+                database_id,
+                options.commit.node,
+                broker,
+                log,
+                runtime,
+                timeout=options.commit.publish_timeout,
+                standalone=options.standalone,
+                policy=options.policy,
+                from_snapshot=options.from_snapshot,
+                since_ns=since_ns,
+            )
+            database = cls(database_id, store, log, broker, options, runtime)
+            if joined.severed is not None:
+                database.committer.sever(joined.severed)
+            return database
+        except apsw.Error as error:
+            raise from_sqlite(error) from error
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Follow the log until cancelled."""

@@ -56,6 +56,36 @@ async def join(
 
     Raises HaError when the file may not follow the log, before anything was changed.
     """
+    deadline = trio.current_time() + timeout
+    while True:
+        try:
+            return await _join(
+                store, database_id, node, broker, log, runtime, timeout, standalone, policy,
+                from_snapshot, since_ns,
+            )  # fmt: skip
+        except LogError as error:
+            if trio.current_time() >= deadline:
+                raise HaError(
+                    Code.UNAVAILABLE, f"the log did not answer within {timeout:g} s: {error}"
+                ) from error
+            logger.warning("waiting for the log: %s", error)
+            await trio.sleep(0.2)
+
+
+async def _join(
+    store: Store,
+    database_id: str,
+    node: str,
+    broker: Broker,
+    log: Log,
+    runtime: Runtime,
+    timeout: float,  # noqa: ASYNC109
+    standalone: bool,
+    policy: Policy,
+    from_snapshot: bool,
+    since_ns: int | None,
+) -> Joined:
+    """Raises LogError when the log stops to answer; it may be tried again then."""
     while True:
         state = await _state(log, timeout)
         position = control.position(store.executor, log.subject)

@@ -111,8 +111,12 @@ class Store:
     def _open_applier(self) -> Connection:
         """Applies what others executed: no trigger fires, no constraint but uniqueness holds."""
         raw = self._raw()
-        raw.config(apsw.SQLITE_DBCONFIG_ENABLE_TRIGGER, 0)
-        raw.execute("PRAGMA foreign_keys = OFF; PRAGMA ignore_check_constraints = ON")
+        try:
+            raw.config(apsw.SQLITE_DBCONFIG_ENABLE_TRIGGER, 0)
+            raw.execute("PRAGMA foreign_keys = OFF; PRAGMA ignore_check_constraints = ON")
+        except apsw.Error as error:
+            close(raw)
+            raise from_sqlite(error) from error
         return self._connection(raw)
 
     def _raw(self) -> apsw.Connection:

@@ -146,3 +146,75 @@ def test_a_commit_ends_when_its_node_does() -> None:
         cluster.nodes["n1"].heal()
 
     play(script)
+
+
+def test_a_transaction_whose_ack_came_and_whose_earlier_part_is_lost_is_in_doubt() -> None:
+    """The log has its last message, and every node will ignore it: that is not 'written'."""
+    lost: list[str] = []
+
+    def censor(message: Outgoing) -> str:
+        if message.message_id.endswith(".1") and not lost:
+            lost.append(message.message_id)
+            return "drop"
+        return ""
+
+    async def script(cluster: Cluster) -> None:
+        one = session(cluster, "n1")
+        await one.execute("CREATE TABLE t(id INTEGER PRIMARY KEY, x)")
+        cluster.server.censor = censor
+        cluster.server.faults.stall = 1.0  # acks arrive, messages do not
+        cluster.server.faults.stall_delay = 100.0
+        said = await outcome(one.execute("INSERT INTO t(x) VALUES (zeroblob(20000))"))
+        assert said == "outcome_unknown"
+        cluster.server.faults.clear()
+        await ready(cluster)
+        assert (await one.execute("SELECT count(*) FROM t")).rows == [(0,)]
+
+    play(script, max_payload=4096)
+
+
+@pytest.mark.parametrize("kind", ["read", "write", "sync"])
+def test_errors_of_the_disk_reach_clients_by_name_and_kill_no_node(kind: str) -> None:
+    """Wherever SQLite meets them: BEGIN, the schema, the batch, the close."""
+
+    async def script(cluster: Cluster) -> None:
+        one = session(cluster, "n1")
+        await one.execute("CREATE TABLE t(id INTEGER PRIMARY KEY AUTOINCREMENT, x)")
+        node = process(cluster, "n1")
+        setattr(cluster.nodes["n1"].disk.faults, f"{kind}_errors", 0.3)
+        for n in range(60):
+            client = session(cluster, "n1")
+            await outcome(client.execute("INSERT INTO t(x) VALUES (?)", [n]))
+            await outcome(client.execute("SELECT count(*) FROM t"))
+            await outcome(client.execute("BEGIN"))
+            await outcome(client.execute("UPDATE t SET x = 1"))
+            await outcome(client.execute("COMMIT"))
+            await client.aclose()
+        assert not node.ended.is_set()
+        node.shutdown.set()
+        await node.ended.wait()
+        cluster.nodes["n1"].disk.faults.clear()
+        await ready(cluster)
+        assert await outcome(session(cluster, "n1").execute("INSERT INTO t(x) VALUES (1)")) == "ok"
+
+    play(script, checkpoint=10)
+
+
+def test_a_node_that_starts_while_the_log_does_not_answer_waits_and_says_so() -> None:
+    """An unanswered question while it joins is no error without a name."""
+
+    async def script(cluster: Cluster) -> None:
+        one = session(cluster, "n1")
+        await one.execute("CREATE TABLE t(x)")
+        node = process(cluster, "n2")
+        node.crash()
+        cluster.nodes["n2"].disk.wipe()
+        await node.ended.wait()
+        for _ in range(40):
+            cluster.nodes["n2"].cut(up=True, down=True)
+            await trio.sleep(0.5)
+            cluster.nodes["n2"].heal()
+            await trio.sleep(0.003)
+        await ready(cluster)
+
+    play(script)
