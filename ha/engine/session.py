@@ -680,7 +680,10 @@ class Session:
         turn = self._turn
         if turn is None:
             own.discard()
-            own.connection.rollback()  # it has only read
+            try:
+                own.connection.execute("COMMIT")
+            except apsw.Error as error:
+                raise from_sqlite(error) from error
             self._end_transaction()
             return
         try:
