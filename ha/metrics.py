@@ -23,7 +23,6 @@ from ha.engine.database import Database
 from ha.engine.databases import Databases
 from ha.log.api import LogError
 
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _PATIENCE = 1.0  # seconds to ask the broker how far the log goes
 
 

@@ -31,6 +31,7 @@ from ha.log import server as nats
 from ha.log.api import Broker
 from ha.log.jetstream import JetStreamBroker, JetStreamOptions
 from ha.log.memory import MemoryBroker, MemoryStream
+from ha.metrics import Metrics
 from ha.store.file import Store, StoreOptions
 from ha.wire.grpc.app import create_apps as create_grpc_apps
 from ha.wire.grpc.session import Limits
@@ -93,6 +94,7 @@ async def run(
 async def _serve(config: Config, node: Node, nursery: trio.Nursery) -> None:
     """Open the ports. Each server ends by itself once ``shutdown`` is set."""
     databases = node.databases
+    metrics = Metrics(databases, config.name)
     grpc = create_grpc_apps(
         databases,
         authorize=Guard(config.token).check,
@@ -105,6 +107,8 @@ async def _serve(config: Config, node: Node, nursery: trio.Nursery) -> None:
         token=config.token,
         max_body=config.max_body,
         health=lambda: Readiness(databases.not_ready()),
+        observe=lambda seen: metrics.requests.observe("http", str(seen.status), seen.seconds),
+        metrics=metrics.render,
         mount=grpc,
     )
     with _opening("HTTP", "--port", config.port):

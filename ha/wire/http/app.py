@@ -38,6 +38,7 @@ from ha.wire.http.errors import CLIENT_GONE
 from ha.wire.http.exchange import WHEN_GONE
 from ha.wire.http.health import Health, Readiness, health_blueprint
 from ha.wire.http.history import history_blueprint
+from ha.wire.http.metrics import Render, metrics_blueprint
 from ha.wire.http.query import Call, QueryEndpoint
 from ha.wire.http.replications import replications_blueprint
 from ha.wire.http.snapshots import snapshots_blueprint
@@ -83,6 +84,7 @@ def create_app(
     health: Health = Readiness,
     observe: Observe | None = None,
     mount: Mapping[str, Application] | None = None,
+    metrics: Render | None = None,
 ) -> Application:
     """The ASGI application.
 
@@ -91,10 +93,11 @@ def create_app(
     a request body, more is 413. ``max_rows``: rows of one statement's result, more is 413.
     ``health``: asked for each ``/readyz``; the default is always ready. ``observe``: told of
     each request. ``mount``: other applications, by the path before the last slash, slash
-    included; they ask for the token themselves, in the words of their protocol.
+    included; they ask for the token themselves, in the words of their protocol. ``metrics``:
+    answers ``/metrics``, which needs the token; None for no such path.
     """
     return _Front(
-        inner=cast(Application, _quart(sessions, operations, max_body, health)),
+        inner=cast(Application, _quart(sessions, operations, max_body, health, metrics)),
         endpoint=QueryEndpoint(sessions, max_rows=max_rows),
         guard=Guard(token),
         max_body=max_body,
@@ -104,7 +107,11 @@ def create_app(
 
 
 def _quart(
-    sessions: Sessions, operations: Operations | None, max_body: int, health: Health
+    sessions: Sessions,
+    operations: Operations | None,
+    max_body: int,
+    health: Health,
+    metrics: Render | None,
 ) -> QuartTrio:
     app = QuartTrio(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = max_body
@@ -116,6 +123,8 @@ def _quart(
         app.register_blueprint(snapshots_blueprint(operations))
         app.register_blueprint(replications_blueprint(operations))
     app.register_blueprint(health_blueprint(health))
+    if metrics is not None:
+        app.register_blueprint(metrics_blueprint(metrics))
     app.register_blueprint(description_blueprint())
 
     async def odd_spelling(**_: str) -> NoReturn:
