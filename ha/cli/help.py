@@ -15,6 +15,8 @@ ha {version}: a highly available SQLite. Any node takes writes, every node conve
 
 usage: ha [FLAG…] [DATABASE…]     serve databases
        ha -r URL [-e SQL]         be a client of a node
+       ha status | snapshot | restore | history | undo [FLAG…]
+                                  operate a running node; each has --help and --json
        ha help | version          say what this is
 
 DATABASE is a file (made if it is not there), a file: URL with SQLite's parameters, or a pattern

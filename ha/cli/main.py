@@ -25,12 +25,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if argv is None else list(argv)
     try:
         if arguments and arguments[0] in COMMANDS:
-            return _command(arguments[0])
+            return _command(arguments)
         config = parse(arguments, os.environ)
     except HelpWanted:
-        return _command("help")
+        return _command(["help"])
     except VersionWanted:
-        return _command("version")
+        return _command(["version"])
     except UsageError as error:
         return _refuse(str(error))
     if config.remote is not None:
@@ -40,7 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return _serve(config)
 
 
-def _command(name: str) -> int:
+def _command(arguments: Sequence[str]) -> int:
+    name = arguments[0]
     if name == "version":
         print(f"ha {__version__}")
     elif name == "help":
@@ -48,9 +49,9 @@ def _command(name: str) -> int:
 
         print(help_text())
     else:
-        return _refuse(
-            f"the command 'ha {name}' is not built yet (to serve a file of that name: ./{name})"
-        )
+        from ha.cli.operate import run
+
+        return run(arguments)
     return OK
 
 
