@@ -23,7 +23,7 @@ from ha.log.memory import MemoryStream
 from tests.unit.test_databases import node
 
 Tables = dict[str, tuple[list[str], list[str]]]
-EXAMPLES = int(os.environ.get("HA_SHARD_EXAMPLES", "300"))
+EXAMPLES = int(os.environ.get("HA_SHARD_EXAMPLES", "200"))
 SHARDS = ("a.db", "b.db", "c.db")
 COLUMNS = "id INTEGER PRIMARY KEY, n NUMERIC, i INT, x TEXT COLLATE NOCASE, y TEXT, r REAL, any"
 VALUES: dict[str, Sequence[str]] = {
@@ -162,7 +162,7 @@ async def compare(session: Session, tables: Tables, sql: str, ordered: bool) -> 
 @settings(max_examples=EXAMPLES, deadline=None)
 @given(
     st.tuples(*([st.tuples(table, table)] * len(SHARDS))),
-    st.lists(query(), min_size=1, max_size=6),
+    st.lists(query(), min_size=3, max_size=6),
 )
 def test_it_answers_as_one_database_would(
     contents: tuple[tuple[list[str], list[str]], ...], queries: list[tuple[str, bool]]

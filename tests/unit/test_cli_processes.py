@@ -70,7 +70,6 @@ def test_version(tmp_path: Path, arguments: Sequence[str]) -> None:
         (["*.sqlite"], {}, "no file matches '*.sqlite'"),
         (["file:x.db?_nope=1"], {}, "_nope"),
         (["--pg-cert", "a.pem", "--pg-key", "b.pem"], {}, "a.pem"),
-        (["status"], {}, "'ha status' is not built yet"),
         (["two\nlines/x.db"], {}, "two\\nlines"),
     ],
 )
