@@ -1,4 +1,4 @@
-"""Operating real nodes: backup, snapshots, undo, many databases; and kill -9 in the middle of each."""
+"""Operating real nodes, with kill -9 in the middle of snapshot, restore and undo."""
 
 from __future__ import annotations
 
