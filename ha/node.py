@@ -30,7 +30,7 @@ from ha.engine.snapshots import SnapshotOptions
 from ha.log import server as nats
 from ha.log.api import Broker
 from ha.log.jetstream import JetStreamBroker, JetStreamOptions
-from ha.log.memory import MemoryBroker, MemoryStream
+from ha.log.local import LocalBroker, LocalStream
 from ha.metrics import Metrics
 from ha.store.file import Store, StoreOptions
 from ha.wire.grpc.app import create_apps as create_grpc_apps
@@ -202,8 +202,15 @@ async def _broker(config: Config) -> AsyncIterator[Broker]:
             if url is None:
                 url, tls = server.url, server.tls
         if url is None:
-            stream = MemoryStream(epoch=LOCAL_EPOCH, name=config.replication_stream, keep=1_000)
-            yield await stack.enter_async_context(MemoryBroker(stream, node=config.name))
+            stream = LocalStream(
+                epoch=LOCAL_EPOCH,
+                name=config.replication_stream,
+                path=_history_file(config),
+                max_age=config.replication_max_age,
+                now_ns=Runtime().now_ns,
+            )
+            stack.callback(stream.close)
+            yield await stack.enter_async_context(LocalBroker(stream, node=config.name))
             return
         options = JetStreamOptions(
             urls=url,
@@ -220,6 +227,12 @@ async def _broker(config: Config) -> AsyncIterator[Broker]:
         broker = JetStreamBroker(options, rng=SystemRandom())
         await stack.enter_async_context(broker)
         yield broker
+
+
+def _history_file(config: Config) -> str | None:
+    """Beside the first database; None if that is in memory."""
+    first = config.databases[0]
+    return None if first.memory else os.path.abspath(first.path) + ".history"
 
 
 def _require_synced_broker(config: Config) -> None:

@@ -114,9 +114,12 @@ class Databases:
     def _resume_local(self, broker: MemoryBroker, database_id: str, store: Store) -> None:
         """A log that lives in the node alone goes on where the file stands."""
         control.ensure(store.executor, subject_of(self._stream, database_id))
-        position = control.position(store.executor, subject_of(self._stream, database_id))
-        if position.epoch == LOCAL_EPOCH:
-            broker.stream.last = max(broker.stream.last, position.applied)
+        subject = subject_of(self._stream, database_id)
+        position = control.position(store.executor, subject)
+        applied = position.applied if position.epoch == LOCAL_EPOCH else 0
+        broker.stream.resume(
+            subject, applied, lambda payload: control.digest_of(payload) == position.digest
+        )
 
     # --- a folder of databases -------------------------------------------------------
 

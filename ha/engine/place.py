@@ -14,7 +14,7 @@ from ha.core.naming import normalise
 from ha.store.file import Store
 
 _MAGIC = b"SQLite format 3\0"
-_NOT_DATABASES = ("-wal", "-shm", "-journal", ".incoming", ".nats")
+_NOT_DATABASES = ("-wal", "-shm", "-journal", ".incoming", ".nats", ".history")
 _PARAMETERS = ".ha-databases.json"
 _LONGEST = 200
 

@@ -61,7 +61,7 @@ class _Subject:
 
 
 @dataclass(slots=True)
-class _Durable:
+class Durable:
     database_id: str
     subject: str
     position: int = 0
@@ -172,7 +172,7 @@ class MemoryStream:
         self._keep = keep
         self._subjects: dict[str, _Subject] = {}
         self._ids: dict[str, tuple[int, float]] = {}
-        self._durables: dict[str, _Durable] = {}
+        self._durables: dict[str, Durable] = {}
         self._snapshots: dict[str, _Snapshot] = {}
         self.catalogue = _Words()
         self._snapshot_revision = 0
@@ -239,18 +239,28 @@ class MemoryStream:
         known = self._known(message.message_id, now)
         if known is not None:
             return Ack(known, duplicate=True)
-        self.last = subject.last = sequence = self.last + 1
-        if self.dedupe_window and message.message_id:
-            self._ids[message.message_id] = (sequence, now)
+        sequence = self.last + 1
         entry = Entry(
             sequence, message.message_id, message.payload, self._now_ns(), message.headers
         )
+        self._keep_entry(subject_name, entry)
+        self.last = subject.last = sequence
+        if self.dedupe_window and message.message_id:
+            self._ids[message.message_id] = (sequence, now)
         subject.entries.append(entry)
         for reader in subject.readers:
             reader.wake()
         if self._keep is not None and len(subject.entries) > self._keep + _TRIM_SLACK:
             self._trim(subject, self._keep)
         return Ack(sequence)
+
+    def _keep_entry(self, subject_name: str, entry: Entry) -> None:
+        """For streams that outlive the process. Raises Refused."""
+
+    def resume(self, subject_name: str, applied: int, is_ours: Callable[[bytes], bool]) -> None:
+        """For a log that lives in the node alone: it goes on where a database's file stands.
+        ``is_ours``: is a payload the one that the file has applied last?"""
+        self.last = max(self.last, applied)
 
     def _known(self, message_id: str, now: float) -> int | None:
         if not self.dedupe_window or not message_id:
@@ -388,15 +398,18 @@ class MemoryBroker:
             return log
         name = durable_name(database_id, self.node)
         subject = subject_of(self.stream.name, database_id)
-        durable = self.stream._durables.setdefault(name, _Durable(database_id, subject))
+        durable = self.stream._durables.setdefault(name, Durable(database_id, subject))
         if durable.holder is not None and durable.holder is not self:
             raise NodeNameTaken(
                 f"another live node named {self.node!r} serves {database_id!r}: "
                 "give one of them another --name"
             )
         durable.holder = self
-        log = self._logs[database_id] = MemoryLog(self, subject, durable)
+        log = self._logs[database_id] = self._make_log(subject, durable)
         return log
+
+    def _make_log(self, subject: str, durable: Durable) -> MemoryLog:
+        return MemoryLog(self, subject, durable)
 
     async def _reach(self) -> None:
         await trio.lowlevel.checkpoint()
@@ -423,7 +436,7 @@ class MemoryBroker:
             if durable.subject == subject
         ]
 
-    def _consumer_info(self, name: str, durable: _Durable) -> dict[str, object]:
+    def _consumer_info(self, name: str, durable: Durable) -> dict[str, object]:
         pending = len(self.stream.subject(durable.subject).after(durable.position))
         floor = {"consumer_seq": durable.position, "stream_seq": durable.position}
         return {
@@ -479,7 +492,7 @@ class MemoryBroker:
 class MemoryLog:
     """A :class:`ha.log.api.Log`."""
 
-    def __init__(self, broker: MemoryBroker, subject: str, durable: _Durable) -> None:
+    def __init__(self, broker: MemoryBroker, subject: str, durable: Durable) -> None:
         self._broker = broker
         self._stream = broker.stream
         self._subject = subject
