@@ -174,9 +174,8 @@ class Process:
             return
         self.dead = self.crashed = True
         self.link.kill()
-        self.mount.freeze(power=power)
-        if self.node.cluster.plan.synchronous == "OFF":
-            self.node.disk.wipe()  # a database in memory
+        in_memory = self.node.cluster.plan.synchronous == "OFF"
+        self.mount.freeze(power=power, lost=in_memory)
         self._note("crashed", "with its power" if power else "")
         self._scope.cancel()
         self._abort_calls()

@@ -129,6 +129,8 @@ class Mount:
         self.folder = folder
         self.now_ns = now_ns
         self.frozen = False
+        self.torn = False
+        """Did it die so that a write under way may have reached the disk in part?"""
         self.files: dict[str, _File] = {}
         self.on_write: Callable[[str], None] | None = None
         self.writes = 0
@@ -145,12 +147,17 @@ class Mount:
 
     # --- crashes ---------------------------------------------------------------------
 
-    def freeze(self, *, power: bool) -> None:
-        """The process dies now; with ``power`` unsynced writes are lost or torn as well."""
+    def freeze(self, *, power: bool, lost: bool = False) -> None:
+        """The process dies now; with ``power`` unsynced writes are lost or torn as well, with
+        ``lost`` everything is (a database in memory)."""
         if self.frozen:
             return
         self.frozen = True
         disk = self.disk
+        if lost:
+            disk.wipe()
+            return
+        self.torn = True
         folder = disk._new_folder()
         files: dict[str, _File] = {}
         names = sorted(set(os.listdir(self.folder)) | set(self.files))
@@ -306,7 +313,8 @@ class _VfsFile(apsw.VFSFile):
         if not mount.frozen:
             mount.changing("write")
             if mount.frozen:  # it has just died: a part of this write may survive
-                disk.half_written(self._name, data, offset)
+                if mount.torn:
+                    disk.half_written(self._name, data, offset)
                 return super().xWrite(data, offset)
             faults = disk.faults
             if faults.full and offset + len(data) > super().xFileSize():

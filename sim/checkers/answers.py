@@ -44,15 +44,19 @@ def _judge(history: FoldHistory, call: Call, counted: list[int]) -> str | None:
             return f"'not_applied' at {call.error_sequence}, where the log does not have it"
         return None
     if outcome == "written_not_applied":
-        there = [m.sequence for m in history.by_token.get(call.token, ())]
-        if call.token and not there:
-            return "'written_not_applied' was said, but the log does not have it"
+        meaning = history.meanings.get(call.error_sequence)
+        if meaning is None or not meaning.counts or meaning.node != _node(call):
+            return "'written_not_applied' was said, but the log does not have it with effect"
         return None
     if outcome in OPEN:
         return None
     if counted:
         return f"'{outcome}' was said, but it took effect at {counted[0]}"
     return None
+
+
+def _node(call: Call) -> str:
+    return call.process.partition("#")[0]
 
 
 def _judge_success(history: FoldHistory, call: Call, counted: list[int]) -> str | None:
@@ -65,7 +69,7 @@ def _judge_success(history: FoldHistory, call: Call, counted: list[int]) -> str 
                 f"an acknowledged write is lost: the fold ignores the message at"
                 f" {call.sequence} ({meaning.verdict})"
             )
-        if meaning.node != call.process.partition("#")[0]:
+        if meaning.node != _node(call):
             return f"the message at {call.sequence} is another node's"
     if call.expected:
         if not call.sequence:
