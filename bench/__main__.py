@@ -7,10 +7,10 @@ from pathlib import Path
 
 import trio
 
-from bench import apply, engine, http, postgres, protocols
+from bench import apply, engine, http, operating, postgres, protocols
 from bench.report import Report
 
-PARTS = ("engine", "http", "protocols", "postgres", "apply")
+PARTS = ("engine", "http", "protocols", "postgres", "apply", "operating")
 OUT = Path(__file__).parent / "out"
 
 
@@ -40,6 +40,8 @@ def main() -> None:
         postgres.run(report, arguments.seconds)
     if "apply" in parts:
         apply.run(report, arguments.seconds)
+    if "operating" in parts:
+        operating.run(report, arguments.seconds)
     print(report.table())
     report.write(arguments.out)
     print(f"\nwritten: {arguments.out / 'bench.json'}, {arguments.out / 'bench.svg'}")

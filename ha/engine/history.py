@@ -52,7 +52,6 @@ class History:
         self._runtime = runtime
         self._ignored = ignored
         self._applied = applied
-        self._count = 0
 
     async def transactions(self, first: int, last: int | None = None) -> AsyncIterator[Past]:
         """Those that had an effect, with first ≤ sequence ≤ last (None: all that are applied
@@ -61,9 +60,16 @@ class History:
             last = self._applied()
         ignored = self._ignored(first)
         reader = PastReader()
+        count = 0
         async with closing(self._log.history(first, last)) as entries:
             async for entry in entries:
-                past = await self._read(reader, entry)
+                if len(entry.payload) > _LONG:
+                    past = await self._read_long(reader, entry)
+                else:
+                    past = reader.read(entry)
+                    count += 1
+                    if count % _PAGE == 0:
+                        await trio.lowlevel.checkpoint()
                 if past is None or past.sequence in ignored:
                     continue
                 if reader.missing:
@@ -73,14 +79,9 @@ class History:
                     past = Past(past.sequence, past.time_ns, past.change_set, parts)
                 yield past
 
-    async def _read(self, reader: PastReader, entry: Entry) -> Past | None:
-        if len(entry.payload) > _LONG:
-            past: Past | None = await self._runtime.run_in_thread(lambda: reader.read(entry))
-            return past
-        self._count += 1
-        if self._count % _PAGE == 0:
-            await trio.lowlevel.checkpoint()
-        return reader.read(entry)
+    async def _read_long(self, reader: PastReader, entry: Entry) -> Past | None:
+        past: Past | None = await self._runtime.run_in_thread(lambda: reader.read(entry))
+        return past
 
     async def _find_parts(self, past: Past) -> tuple[int, ...] | None:
         """The parts of a transaction whose first ones lie before the page that is read."""
@@ -111,6 +112,10 @@ class History:
     async def item(self, past: Past) -> HistoryItem:
         """With its statements, at most ``MOST_STATEMENTS``."""
         item = HistoryItem(past.sequence, past.time_ns, past.change_set.node)
+        whole = past.change_set.changes
+        if not past.parts and len(whole) <= MOST_STATEMENTS:
+            item.statements.extend(map(statement, whole))
+            return item
         async with closing(self.changes(past)) as parts:
             async for changes in parts:
                 for change in changes:
