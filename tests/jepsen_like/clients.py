@@ -70,8 +70,8 @@ class Client:
             return None
         if answer.status_code == 200:
             return answer
-        error = answer.json()["error"]
-        code, sequence = error["code"], error.get("sequence")
+        told = answer.json()["error"]
+        code, sequence = told["code"], told.get("sequence")
         if code in WRITTEN:
             done(operation, Outcome.OK, code=code, txseq=sequence)
         elif code in CERTAIN:

@@ -7,6 +7,7 @@ import random
 import signal
 import threading
 from collections.abc import Callable
+from functools import partial
 
 from tests.jepsen_like.history import History
 from tests.jepsen_like.nodes import Cluster
@@ -40,16 +41,16 @@ class Nemesis:
                 length = self._rng.uniform(0.3, 1.0) * self._longest
                 if over.wait(quiet):
                     return
-                self._fault(kind, lambda seconds=length: over.wait(seconds))
+                self._fault(kind, partial(over.wait, length))
 
     def _fault(self, kind: str, wait: Callable[[], object]) -> None:
         cluster = self._cluster
         if kind in ("kill_nats", "stop_nats"):
-            target = "nats"
+            target = self._rng.choice(cluster.servers)
         elif kind in ("kill_node", "stop_node"):
             target = self._rng.choice(sorted(cluster.nodes))
         else:
-            target = self._rng.choice(sorted(cluster.proxies))
+            target = self._rng.choice(sorted(cluster.links))
         fault = self._history.begin_fault(kind, target)
         try:
             if kind == "kill_node":
@@ -57,9 +58,9 @@ class Nemesis:
                 wait()
                 cluster.nodes[target].start()
             elif kind == "kill_nats":
-                cluster.signal_nats(signal.SIGKILL)  # its node starts another
+                cluster.signal_nats(target, signal.SIGKILL)  # its node starts another
             elif kind == "stop_nats":
-                pid = cluster.signal_nats(signal.SIGSTOP)
+                pid = cluster.signal_nats(target, signal.SIGSTOP)
                 try:
                     wait()
                 finally:
@@ -72,11 +73,14 @@ class Nemesis:
                 finally:
                     process.send_signal(signal.SIGCONT)
             else:
-                proxy = cluster.proxies[target]
-                proxy.set(Mode(kind))
                 try:
+                    self._link(target, Mode(kind))
                     wait()
                 finally:
-                    proxy.set(Mode.PASS)
+                    self._link(target, Mode.PASS)
         finally:
             self._history.end_fault(fault)
+
+    def _link(self, target: str, mode: Mode) -> None:
+        for proxy in self._cluster.links[target]:
+            proxy.set(mode)

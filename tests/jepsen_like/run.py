@@ -6,7 +6,6 @@ import random
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from tests.jepsen_like import checkers, workloads
@@ -27,12 +26,12 @@ class Result:
 
 
 def run(
-    folder: Path, seed: int, seconds: float, *, longest: float = 2.5, clients: int = 6
+    cluster: Cluster, seed: int, seconds: float, *, longest: float = 2.5, clients: int = 6
 ) -> Result:
-    """``longest``: of a fault, in seconds. All files are in ``folder``, logs of nodes too."""
+    """``longest``: of a fault, in seconds. All files are in the cluster's folder, its logs too."""
     rng = random.Random(seed)
-    cluster = Cluster(folder)
     try:
+        cluster.start()
         first = workloads.prepare(cluster.nodes["n1"])
         history = History()
         over = threading.Event()
@@ -65,7 +64,7 @@ def run(
             thread.join()
         for client in everyone:
             client.close()
-        history.save(folder / "history.json")
+        history.save(cluster.folder / "history.json")
         if failures:
             raise failures[0]
         seen = settle(cluster.nodes, SETTLE_TIMEOUT)
