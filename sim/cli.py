@@ -111,10 +111,10 @@ def run_many(plans: Iterator[Plan], jobs: int, until: float) -> Iterator[Report]
         running: set[Future[Report]] = set()
         while True:
             while len(running) < jobs and time.monotonic() < until:
-                plan = next(plans, None)
-                if plan is None:
+                following = next(plans, None)
+                if following is None:
                     break
-                running.add(pool.submit(_run, plan))
+                running.add(pool.submit(_run, following))
             if not running:
                 return
             done, running = wait(running, return_when=FIRST_COMPLETED)
@@ -169,7 +169,8 @@ def _sum_up(reports: list[Report], took: float) -> int:
     faults = sum(r.faults for r in reports)
     hits = sum(r.hits for r in reports)
     print(
-        f"{len(reports)} seeds in {took:.0f} s ({len(reports) / max(took, 1e-9) * 60:.0f} a minute),"
+        f"{len(reports)} seeds in {took:.0f} s"
+        f" ({len(reports) / max(took, 1e-9) * 60:.0f} a minute),"
         f" {virtual:.0f} virtual seconds, {acknowledged} acknowledged operations,"
         f" {faults} faults, {hits} of them with something in flight"
     )

@@ -104,7 +104,8 @@ class Client:
     def _begin(self, what: str, token: str = "", *, low: int | None = None) -> Call:
         history = self.cluster.history
         process, session = self._process, self._session
-        assert process is not None and session is not None
+        assert process is not None
+        assert session is not None
         if low is None:
             low = max(process.database.committer.applied, session.txseq, self._floor)
         call = Call(
@@ -301,7 +302,7 @@ class Client:
         if process is None or session is None:
             return
         sql = watch.whole() if keys is None else watch.some(keys)
-        params = list(keys or ())
+        params: list[Any] = list(keys or ())
         call = self._begin(f"read {watch.name}")
         call.watch = watch.name
         call.keys = None if keys is None else tuple(keys)

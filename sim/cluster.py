@@ -7,7 +7,7 @@ import logging
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import apsw
 import trio
@@ -18,6 +18,7 @@ from ha.engine.committer import CommitOptions
 from ha.engine.database import Database, DatabaseOptions
 from ha.engine.databases import Databases
 from ha.engine.runtime import Runtime
+from ha.log.api import Broker
 from ha.store.file import Store, StoreOptions
 from sim.content import digest, read_content
 from sim.disk import Disk, Mount
@@ -114,7 +115,10 @@ class Process:
         )
         async with SimBroker(node.cluster.server, self.link, node.name) as broker:
             broker.on_io = lambda _: self.tick("io")
-            databases = Databases(broker, options, runtime, stream=node.cluster.server.name)
+            # No database is made at run time here: what only that needs is not simulated.
+            databases = Databases(
+                cast(Broker, broker), options, runtime, stream=node.cluster.server.name
+            )
             store = self._open_store()
             self.mount.on_write = lambda _: self.tick("write")
             try:

@@ -15,6 +15,7 @@ import tempfile
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import apsw
 
@@ -226,9 +227,12 @@ def _memory_folder() -> str | None:
 
 
 def _error(kind: int) -> apsw.Error:
-    error = apsw.IOError("a fault of the simulated disk")
-    error.extendedresult = kind
-    error.result = kind & 0xFF
+    return _as_result(apsw.IOError("a fault of the simulated disk"), kind)
+
+
+def _as_result(error: apsw.Error, kind: int) -> apsw.Error:
+    """APSW hands these to SQLite, though its type hints do not know them on every class."""
+    vars(error).update(extendedresult=kind, result=kind & 0xFF)
     return error
 
 
@@ -237,10 +241,10 @@ class _Vfs(apsw.VFS):
         self._mount = mount
         super().__init__(mount.vfs_name, "unix")
 
-    def excepthook(self, etype: object, evalue: object, etraceback: object) -> None:
+    def excepthook(self, etype: object, evalue: object, etraceback: object) -> None:  # type: ignore[override]
         """Faults are raised on purpose; SQLite has their code."""
 
-    def xOpen(self, name: object, flags: list[int]) -> apsw.VFSFile:  # noqa: N802
+    def xOpen(self, name: Any, flags: list[int]) -> apsw.VFSFile:  # noqa: N802
         path = name.filename() if isinstance(name, apsw.URIFilename) else name
         if path is None or path.endswith("-shm"):
             return apsw.VFSFile("unix", name, flags)
@@ -268,7 +272,7 @@ class _Vfs(apsw.VFS):
 
 
 class _VfsFile(apsw.VFSFile):
-    def __init__(self, mount: Mount, path: str, name: object, flags: list[int]) -> None:
+    def __init__(self, mount: Mount, path: str, name: Any, flags: list[int]) -> None:
         self._mount = mount
         self._disk = mount.disk
         self._name = os.path.basename(path)
@@ -298,7 +302,7 @@ class _VfsFile(apsw.VFSFile):
             with open(path, "rb") as file:
                 state.durable = bytearray(file.read())
 
-    def excepthook(self, etype: object, evalue: object, etraceback: object) -> None:
+    def excepthook(self, etype: object, evalue: object, etraceback: object) -> None:  # type: ignore[override]
         """As above."""
 
     def xRead(self, amount: int, offset: int) -> bytes:  # noqa: N802
@@ -318,9 +322,7 @@ class _VfsFile(apsw.VFSFile):
                 return super().xWrite(data, offset)
             faults = disk.faults
             if faults.full and offset + len(data) > super().xFileSize():
-                error = apsw.FullError("the simulated disk is full")
-                error.result = error.extendedresult = apsw.SQLITE_FULL
-                raise error
+                raise _as_result(apsw.FullError("the simulated disk is full"), apsw.SQLITE_FULL)
             if faults.write_errors and self._fails(faults.write_errors):
                 raise _error(apsw.SQLITE_IOERR_WRITE)
             if faults.delay:

@@ -452,7 +452,7 @@ class SimBroker:
             self.on_io(what)
         return not self.link.dead
 
-    async def request(self, work: Callable[[], T], timeout: float | None = None) -> T:  # noqa: ASYNC109
+    async def request(self, work: Callable[[], T], timeout: float | None = None) -> T:
         """Let the server do ``work``, and bring its answer or its LogError."""
         await trio.lowlevel.checkpoint()
         link = self.link
@@ -463,6 +463,14 @@ class SimBroker:
         done = trio.Event()
         generation = link.generation
 
+        def fail(problem: LogError) -> None:
+            failure.append(problem)
+            done.set()
+
+        def succeed(result: T) -> None:
+            answer.append(result)
+            done.set()
+
         def serve() -> None:
             if not self.server.up or not self.server.leader:
                 return
@@ -470,9 +478,9 @@ class SimBroker:
                 result = work()
             except LogError as error:
                 problem = error
-                link.to_client(lambda: (failure.append(problem), done.set())[1], generation)
+                link.to_client(lambda: fail(problem), generation)
             else:
-                link.to_client(lambda: (answer.append(result), done.set())[1], generation)
+                link.to_client(lambda: succeed(result), generation)
 
         link.to_server(serve)
         with trio.move_on_after(self.timeout if timeout is None else timeout):
@@ -651,7 +659,7 @@ class SimLog:
 
         self._link.to_client(arrive, generation)
 
-    async def publish_one(self, message: Outgoing, timeout: float) -> Ack:  # noqa: ASYNC109
+    async def publish_one(self, message: Outgoing, timeout: float) -> Ack:
         if len(message.payload) > self._server.max_payload:
             raise Refused(_too_large(message, self._server.max_payload))
         answer: list[Ack | LogError] = []

@@ -636,7 +636,7 @@ def _cut(change: dict[str, Any], table: _Table, mode: str) -> _Row | None:
         row = _row(change, which)
         if row is None:
             return None
-        lower = {}
+        lower: dict[str, Any] = {}
         for column, value in row.items():
             lower.setdefault(column.lower(), value)
         return {c: lower[c.lower()] for c in names}

@@ -160,7 +160,8 @@ async def _set_up(cluster: Cluster, workloads: list[Workload]) -> None:
     with trio.move_on_after(SETUP_BOUND) as scope:
         await _until_ready(cluster)
         process = first.process
-        assert process is not None and process.databases is not None
+        assert process is not None
+        assert process.databases is not None
         session = process.databases.session(protocol="sim")
         for workload in workloads:
             for sql in workload.schema:

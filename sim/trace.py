@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 _FLUSH = 4_096
 
@@ -38,7 +39,7 @@ class Trace:
     events: list[Event] = field(default_factory=list)
     steps: int = 0
     on_step: Callable[[int], None] | None = None
-    _hash: hashlib._Hash = field(default_factory=lambda: hashlib.blake2b(digest_size=8))
+    _hash: Any = field(default_factory=lambda: hashlib.blake2b(digest_size=8))
     _buffer: list[str] = field(default_factory=list)
 
     def add(self, text: str) -> None:
@@ -61,4 +62,4 @@ class Trace:
     def digest(self) -> str:
         """16 hexadecimal digits: equal for equal runs."""
         self._flush()
-        return self._hash.hexdigest()
+        return str(self._hash.hexdigest())

@@ -60,6 +60,8 @@ def from_sqlite(error: BaseException) -> HaError:
         )
     if isinstance(error, UnicodeEncodeError):
         return HaError(Code.BAD_TEXT, "the text has a lone surrogate, which UTF-8 cannot hold")
+    if isinstance(error, ValueError) and "null character" in str(error):
+        return HaError(Code.SYNTAX_ERROR, "the SQL text has a NUL character (U+0000)")
     if isinstance(error, OverflowError):
         return HaError(Code.NUMERIC_OUT_OF_RANGE, "an integer needs more than 64 bits")
     if isinstance(error, TypeError):

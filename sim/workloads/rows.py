@@ -241,7 +241,8 @@ class Users(Workload):
                 "renumber",
                 [
                     (
-                        "UPDATE user SET id = id + 3, tok = ? WHERE id = (SELECT max(id) FROM user)",
+                        "UPDATE user SET id = id + 3, tok = ?"
+                        " WHERE id = (SELECT max(id) FROM user)",
                         [token],
                     )
                 ],

@@ -1,4 +1,4 @@
-"""Races made on purpose: messages are held on their way to the log, and let go in a chosen order."""
+"""Races made on purpose: messages are held on their way to the log, and let go in an order."""
 
 from __future__ import annotations
 

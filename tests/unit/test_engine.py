@@ -62,6 +62,17 @@ async def test_a_list_is_one_transaction_or_none() -> None:
         assert await node.rows("SELECT count(*) FROM t") == [(1,)]
 
 
+async def test_a_text_with_a_nul_character_is_a_syntax_error() -> None:
+    async with open_cluster(1) as [node]:
+        for sql in ("\0SELECT 1", "SELECT 1 \0", "INSERT INTO t VALUES ('\0')"):
+            with pytest.raises(HaError) as info:
+                await node.run(sql)
+            assert info.value.code is Code.SYNTAX_ERROR
+            with pytest.raises(HaError) as info:
+                await node.session().transaction([Statement("SELECT 1"), Statement(sql)])
+            assert info.value.code is Code.SYNTAX_ERROR
+
+
 async def test_interactive_transaction_commits_and_rolls_back() -> None:
     async with open_cluster(2) as nodes:
         session = nodes[0].session()
