@@ -36,11 +36,11 @@ class UsageError(Exception):
         super().__init__(one_line(message))
 
 
-class HelpWanted(Exception):  # noqa: N818 (a wish, not an error)
+class HelpWanted(Exception):
     """``--help`` stands on the command line."""
 
 
-class VersionWanted(Exception):  # noqa: N818
+class VersionWanted(Exception):
     """``--version`` stands on the command line, or ``HA_VERSION`` is true."""
 
 

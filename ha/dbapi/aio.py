@@ -44,7 +44,7 @@ async def connect(
     autocommit: bool = False,
     tls: ssl.SSLContext | bool | None = None,
     connect_timeout: float | None = None,
-    timeout: float | None = None,  # noqa: ASYNC109 (of each statement, not of this call)
+    timeout: float | None = None,
     txseq: int = 0,
 ) -> AsyncConnection:
     """As :func:`ha.dbapi.connect`."""
@@ -111,7 +111,7 @@ class _Driver:
                 await self._close()
         return b""
 
-    async def _receive(self, timeout: float | None) -> bytes:  # noqa: ASYNC109
+    async def _receive(self, timeout: float | None) -> bytes:
         try:
             with anyio.fail_after(timeout):
                 return await self._open_stream().receive(_RECEIVE_BYTES)

@@ -43,7 +43,7 @@ async def join(
     broker: Broker,
     log: Log,
     runtime: Runtime,
-    timeout: float,  # noqa: ASYNC109
+    timeout: float,
     standalone: bool = False,
     policy: Policy = ALL,
     from_snapshot: bool = False,
@@ -79,7 +79,7 @@ async def _join(
     broker: Broker,
     log: Log,
     runtime: Runtime,
-    timeout: float,  # noqa: ASYNC109
+    timeout: float,
     standalone: bool,
     policy: Policy,
     from_snapshot: bool,
@@ -145,7 +145,7 @@ async def _is_behind_snapshot(broker: Broker, database_id: str, position: contro
     return info.sequence > position.applied
 
 
-async def _state(log: Log, timeout: float) -> LogState:  # noqa: ASYNC109
+async def _state(log: Log, timeout: float) -> LogState:
     with trio.move_on_after(timeout):
         while True:
             try:
@@ -165,7 +165,7 @@ async def _open_log(
     runtime: Runtime,
     state: LogState,
     empty: bool,
-    timeout: float,  # noqa: ASYNC109
+    timeout: float,
 ) -> bool:
     """Publish the base. False when another node was first."""
     connection = store.executor

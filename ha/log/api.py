@@ -159,7 +159,7 @@ class Log(Protocol):
         """
         ...
 
-    async def publish_one(self, message: Outgoing, timeout: float) -> Ack:  # noqa: ASYNC109
+    async def publish_one(self, message: Outgoing, timeout: float) -> Ack:
         """Publish and wait for the ack, ``timeout`` seconds at most.
 
         Raises NotSent, Refused, WrongLast, or LogError when the outcome is not known.

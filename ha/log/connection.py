@@ -198,7 +198,7 @@ class Connection:
         payload: bytes = b"",
         *,
         headers: dict[str, str] | None = None,
-        timeout: float = 5.0,  # noqa: ASYNC109
+        timeout: float = 5.0,
     ) -> Reply:
         """Raises Disconnected (nothing was sent), NoResponders, or LogError: not known."""
         (reply,) = await self.request_many([(subject, payload, headers)], timeout=timeout)
@@ -210,7 +210,7 @@ class Connection:
         self,
         requests: Sequence[tuple[str, bytes, dict[str, str] | None]],
         *,
-        timeout: float = 5.0,  # noqa: ASYNC109
+        timeout: float = 5.0,
     ) -> list[Reply]:
         """Several at once, in one write; the answers in the same order."""
         now = trio.current_time()
@@ -237,7 +237,7 @@ class Connection:
             raise LogError(f"{requests[0][0]}: {what}")
         return [answer for answer in answers if answer is not None]
 
-    async def flush(self, timeout: float = 5.0) -> None:  # noqa: ASYNC109
+    async def flush(self, timeout: float = 5.0) -> None:
         """Return when the server has processed all that was written. Raises LogError."""
         back = trio.Event()
         token = self.expect_reply(lambda *_: back.set(), 0, trio.current_time())
@@ -246,7 +246,7 @@ class Connection:
         if self.is_closed or not back.is_set():
             raise LogError(f"{self.endpoint} does not answer: {self.reason or 'no echo'}")
 
-    async def wait(self, event: trio.Event, timeout: float) -> None:  # noqa: ASYNC109
+    async def wait(self, event: trio.Event, timeout: float) -> None:
         """Return when it is set, the time is over, or the connection is closed."""
         if self.is_closed:
             await trio.lowlevel.checkpoint()

@@ -66,7 +66,7 @@ class Durable:
             self._target = sequence
             self._wanted.set()
 
-    async def create(self, timeout: float) -> None:  # noqa: ASYNC109
+    async def create(self, timeout: float) -> None:
         """Make it, unless it stands already, from the node's last run. Raises LogError."""
         config = {
             "name": self.name,
@@ -114,7 +114,7 @@ class Durable:
         self._floor = (position, floor)
         self._wanted.set()
 
-    async def _deliver_policy(self, timeout: float) -> dict[str, object]:  # noqa: ASYNC109
+    async def _deliver_policy(self, timeout: float) -> dict[str, object]:
         """``new`` and ``last`` as the sequence that they mean now: only such can be moved."""
         policy = self._deliver.get("deliver_policy")
         if policy not in ("new", "last"):

@@ -479,7 +479,7 @@ class JetStreamLog:
             return error
         return Ack(int(answer["seq"]), duplicate=bool(answer.get("duplicate")))
 
-    async def publish_one(self, message: Outgoing, timeout: float) -> Ack:  # noqa: ASYNC109
+    async def publish_one(self, message: Outgoing, timeout: float) -> Ack:
         outcome: Ack | LogError | None = None
         done = trio.Event()
 

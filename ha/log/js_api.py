@@ -96,7 +96,7 @@ class Api:
         subject: str,
         request: dict[str, object] | None = None,
         *,
-        timeout: float | None = None,  # noqa: ASYNC109
+        timeout: float | None = None,
     ) -> dict[str, Any]:
         """``subject`` without ``$JS.API.``."""
         (answer,) = await self.call_many([(subject, request)], timeout=timeout)
@@ -108,7 +108,7 @@ class Api:
         self,
         requests: Sequence[tuple[str, dict[str, object] | None]],
         *,
-        timeout: float | None = None,  # noqa: ASYNC109
+        timeout: float | None = None,
     ) -> list[dict[str, Any] | LogError]:
         """Several in one write. Errors of JetStream stand in the list."""
         replies = await self._client.require().request_many(
@@ -131,7 +131,7 @@ class Api:
         subject: str,
         request: dict[str, object] | None = None,
         *,
-        timeout: float,  # noqa: ASYNC109
+        timeout: float,
     ) -> dict[str, Any]:
         """For requests that may be repeated: waits for a connection and for a leader."""
         deadline = trio.current_time() + timeout

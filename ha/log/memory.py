@@ -535,7 +535,7 @@ class MemoryLog:
                 outcome = error
             self._broker._queue_ack(on_ack, index, outcome)
 
-    async def publish_one(self, message: Outgoing, timeout: float) -> Ack:  # noqa: ASYNC109
+    async def publish_one(self, message: Outgoing, timeout: float) -> Ack:
         if not self.connected:
             raise NotSent("no connection to the log")
         ack = self._stream.append(self._subject, message)
