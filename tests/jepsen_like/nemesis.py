@@ -56,7 +56,7 @@ class Nemesis:
             if kind == "kill_node":
                 cluster.nodes[target].kill()
                 wait()
-                cluster.nodes[target].start()
+                cluster.restart(target)
             elif kind == "kill_nats":
                 cluster.signal_nats(target, signal.SIGKILL)  # its node starts another
             elif kind == "stop_nats":

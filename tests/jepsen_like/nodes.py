@@ -13,6 +13,8 @@ from pathlib import Path
 from tests.jepsen_like.proxy import Proxy
 from tests.support.processes import HaProcess
 
+_STARTS = 4
+
 
 def free_ports(count: int) -> list[int]:
     """For servers that must come back on the ports that they had."""
@@ -69,6 +71,23 @@ class Cluster(ABC):
     def _wait_ready(self) -> None:
         for node in self.nodes.values():
             node.wait_ready()
+
+    def restart(self, name: str) -> None:
+        """Starts a killed node, as a supervisor would: again if it gave up without a log.
+
+        A node that starts while NATS elects may find no log in time, and says so when it ends.
+        """
+        node = self.nodes[name]
+        for _ in range(_STARTS):
+            seen = len(node.lines)
+            node.start()
+            lines = node.lines[seen:]
+            if any(" serving " in line for line in lines):
+                return
+            node.kill()
+            if not any("no log" in line for line in lines):
+                break
+        raise AssertionError(f"{name} does not come back:\n" + "\n".join(node.lines[-30:]))
 
     def signal_nats(self, name: str, number: int) -> int:
         """Signals the NATS server of a node; its pid."""
