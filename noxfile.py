@@ -19,6 +19,7 @@ WORKERS = "2"  # tests run in parallel and in any order; CI has two cores
 RUFF = "ruff>=0.17.6,<0.18"
 MYPY = "mypy>=2.4,<3"
 XDIST = "pytest-xdist>=3.8,<4"
+SEEDS = ["--seeds", "30", "--start", "1", "--jobs", WORKERS]
 
 
 def install(session: nox.Session, *more: str) -> None:
@@ -62,7 +63,7 @@ def sim(session: nox.Session) -> None:
     if not (HERE / "sim" / "__main__.py").exists():
         session.skip("the simulator is not written yet")
     install(session)
-    session.run("python", "-m", "sim", *(session.posargs or ["--seeds", "30", "--start", "1", "--jobs", WORKERS]))
+    session.run("python", "-m", "sim", *(session.posargs or SEEDS))
 
 
 @nox.session

@@ -418,7 +418,8 @@ class Config:
     async_replication_store_dir: Path | None = option(
         Group.REPLICATION,
         None,
-        "Where writes wait that the log does not have yet.",
+        "Refused unless empty: writes that the log does not have yet wait in the database's own "
+        "file, since they change in one commit with the data.",
         parse=read.path,
         metavar="DIR",
     )
