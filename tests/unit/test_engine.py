@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import trio
+import trio.testing
 
 from ha.core.errors import Code, HaError
 from ha.engine.api import Statement
-from tests.support.cluster import open_cluster, settle
+from tests.support.cluster import OPTIONS, open_cluster, settle
 
 
 async def test_a_write_is_read_back_and_reaches_the_other_node() -> None:
@@ -108,3 +111,27 @@ async def test_what_would_break_the_file_is_refused_by_name(sql: str) -> None:
         with pytest.raises(HaError) as info:
             await node.run(sql)
         assert info.value.code is Code.REFUSED
+
+
+async def test_more_statements_than_allowed_wait_and_then_are_told() -> None:
+    options = replace(OPTIONS, concurrent=1, patience=0.2)
+    endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n"
+    async with open_cluster(1, options=options) as [node]:
+        session = node.session()
+        ended: list[Code] = []
+
+        async def run_endless() -> None:
+            with pytest.raises(HaError) as info:
+                await session.execute(endless)
+            ended.append(info.value.code)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(run_endless)
+            await trio.testing.wait_all_tasks_blocked()
+            for sql in ("SELECT 1", "CREATE TABLE t(x)"):
+                with pytest.raises(HaError) as info:
+                    await node.run(sql)
+                assert info.value.code is Code.BUSY
+            session.cancel()
+        assert ended == [Code.CANCELLED]
+        assert await node.rows("SELECT 1") == [(1,)]
