@@ -512,7 +512,11 @@ class Committer:
             )
 
     def _again(self, unit: Unit) -> bool:
-        if not unit.again or unit.tries >= self._options.retries or self._stopping:
+        if not unit.again or self._stopping:
+            return False
+        # One that must follow directly on what it saw may lose many races with busy nodes.
+        patient = unit.alone and trio.current_time() < unit.deadline
+        if unit.tries >= self._options.retries and not patient:
             return False
         unit.reset()
         unit.tries += 1

@@ -22,6 +22,7 @@ import ha
 from ha.core.errors import Code
 from ha.engine.operations import NodeOperations
 from ha.log.memory import MemoryBroker, MemoryStream
+from ha.metrics import Metrics
 from ha.wire.http.app import OPEN_PATHS, create_app, query_target
 from ha.wire.http.description import docs_page, openapi_yaml
 from ha.wire.http.errors import STATUS
@@ -46,7 +47,11 @@ def url() -> Iterator[str]:
             trio.open_nursery() as nursery,
         ):
             await opened.run(TABLE)
-            app = create_app(opened.databases, operations=NodeOperations(opened.databases))
+            app = create_app(
+                opened.databases,
+                operations=NodeOperations(opened.databases),
+                metrics=Metrics(opened.databases, "n1").render,
+            )
             start = partial(
                 serve, app, host="127.0.0.1", port=0, shutdown_trigger=stop.wait, grace=1
             )
@@ -107,7 +112,7 @@ def test_the_examples_work(url: str) -> None:
 async def test_every_route_is_described_and_nothing_else() -> None:
     described = set(DESCRIPTION["paths"])
     nobody: Any = None  # asks it
-    app: Any = create_app(nobody, operations=MagicMock())
+    app: Any = create_app(nobody, operations=MagicMock(), metrics=MagicMock())
     rules = [rule.rule for rule in app.inner.url_map.iter_rules()]
     assert described == {re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule) for rule in rules}
     queries = {p for p, item in DESCRIPTION["paths"].items() if "queries" in _tags(item)}

@@ -2,8 +2,8 @@
 
 Nine of ten requests are queries, and quart's routing, request and response objects cost a
 third of the throughput. So this front answers those itself and shares codec and errors with
-the rest: docs/decisions/http-server.md has the numbers. What holds for all requests (the token,
-counting, the log) is done here too, once.
+the rest: docs/decisions/0003-http-server.md has the numbers. What holds for all requests (the
+token, counting, the log) is done here too, once.
 """
 
 from __future__ import annotations
@@ -89,8 +89,8 @@ def create_app(
     """The ASGI application.
 
     ``operations``: what may be done to databases, None for nothing. ``token``: what clients
-    must present, None or empty for an open node. ``max_body``: bytes of
-    a request body, more is 413. ``max_rows``: rows of one statement's result, more is 413.
+    must present, None or empty for an open node. ``max_body``: bytes of a request body, more is
+    413. ``max_rows``: rows of one statement's result, more is 413.
     ``health``: asked for each ``/readyz``; the default is always ready. ``observe``: told of
     each request. ``mount``: other applications, by the path before the last slash, slash
     included; they ask for the token themselves, in the words of their protocol. ``metrics``:

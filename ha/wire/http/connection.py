@@ -1,7 +1,7 @@
 """One connection: hypercorn's HTTP/1.1 and HTTP/2 over a trio stream.
 
 hypercorn's protocol classes do the protocols. Its own connection handler is not used, for
-reasons that tests/unit/test_http_connection.py shows and docs/decisions/http-server.md tells:
+reasons that tests/unit/test_http_connection.py shows and docs/decisions/0003-http-server.md tells:
 one malformed HTTP/2 request ended the whole server, a client that does not read held up the
 shutdown for ever, and each request cost three writes and a task for the idle timer.
 """
