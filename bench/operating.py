@@ -9,9 +9,7 @@ from __future__ import annotations
 import json
 import os
 import random
-import resource
 import shutil
-import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable
@@ -51,10 +49,32 @@ def run(report: Report, seconds: float) -> None:
         trio.run(_shards, report, Path(folder))
 
 
-def _peak_mb() -> float:
-    """The most memory that this process ever had resident."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**20 if sys.platform == "darwin" else 2**10)
+class Memory:
+    """How far resident memory rose above where it stood when this was made.
+
+    The high-water mark is reset first (Linux): otherwise whatever ran before and let go of its
+    memory would hide a rise. Where it cannot be reset, nothing is claimed.
+    """
+
+    def __init__(self) -> None:
+        self._before: float | None = None
+        try:
+            Path("/proc/self/clear_refs").write_text("5")
+            self._before = self._read("VmRSS")
+        except OSError:
+            pass
+
+    def __str__(self) -> str:
+        if self._before is None:
+            return "memory not measured here"
+        return f"memory rose by {self._read('VmHWM') - self._before:.0f} MiB"
+
+    @staticmethod
+    def _read(field: str) -> float:
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith(field + ":"):
+                return int(line.split()[1]) / 2**10
+        raise OSError(f"no {field} in /proc/self/status")
 
 
 def _timed(work: Callable[[], object]) -> float:
@@ -89,26 +109,31 @@ async def _copies(report: Report, folder: Path) -> None:
         database = databases.get()
         _fill(path, MEGABYTES)
         size = path.stat().st_size / 2**20
-        with (folder / "cp.db").open("wb"):
-            plain = size / _timed(lambda: shutil.copyfile(path, folder / "cp.db"))
-        (folder / "cp.db").unlink()
         source = apsw.Connection(str(path))
-        vacuum = size / _timed(lambda: source.execute(f"VACUUM INTO '{folder / 'vacuum.db'}'"))
+        plain = vacuum = rate = 0.0
+        note = ""
+        # In turns, the best of three each: what the page cache holds, and what the disk is still
+        # busy with, change by more than what is to be told apart.
+        for _ in range(3):
+            plain = max(plain, size / _timed(lambda: shutil.copyfile(path, folder / "cp.db")))
+            (folder / "cp.db").unlink()
+            took = _timed(lambda: source.execute(f"VACUUM INTO '{folder / 'vacuum.db'}'"))
+            vacuum = max(vacuum, size / took)
+            (folder / "vacuum.db").unlink()
+            memory = Memory()
+            began = time.perf_counter()
+            copy = await database.runtime.run_stoppable(database.store.copy)
+            rate = max(rate, size / (time.perf_counter() - began))
+            note = f"{size:,.0f} MiB; {memory}"
+            copy.remove()
         source.close()
-        (folder / "vacuum.db").unlink()
-        before = _peak_mb()
-        began = time.perf_counter()
-        copy = await database.runtime.run_stoppable(database.store.copy)
-        rate = size / (time.perf_counter() - began)
-        copy.remove()
-        note = f"{size:,.0f} MiB; memory grew by {_peak_mb() - before:.0f} MiB"
         report.add(Row("backup", "a copy while in use", rate, "MiB/s", plain, "cp", note=note))
         report.add(Row("backup", "the same", rate, "MiB/s", vacuum, "VACUUM INTO"))
-        before = _peak_mb()
+        memory = Memory()
         began = time.perf_counter()
         await database.snapshots.take()
         put = size / (time.perf_counter() - began)
-        note = f"into NATS' object store; memory grew by {_peak_mb() - before:.0f} MiB"
+        note = f"into NATS' object store; {memory}"
         report.add(Row("snapshot", "take", put, "MiB/s", plain, "cp", note=note))
         began = time.perf_counter()
         total = 0
@@ -152,13 +177,13 @@ async def _history(report: Report) -> None:
     async with MemoryBroker(stream, node="n1") as broker:
         log = await broker.log("ha.db")
         history = History(log, lambda _: frozenset(), lambda: stream.last, Runtime())
-        before = _peak_mb()
+        memory = Memory()
         began = time.perf_counter()
         count = 0
         async for _ in history.items(Since(1)):
             count += 1
         rate = count / (time.perf_counter() - began)
-        note = f"{count:,} transactions; memory grew by {_peak_mb() - before:.0f} MiB"
+        note = f"{count:,} transactions; {memory}"
     report.add(Row("history", "HISTORY 1", rate, "tx/s", floor, "json.loads", note=note))
 
 
