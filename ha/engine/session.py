@@ -222,7 +222,7 @@ class Session:
         parsed = self._parse(sql)
         require_single(parsed)
         streams = not (parsed.empty or parsed.changes_file or parsed.transaction)
-        if not streams or parsed.savepoint or parsed.session_pragma or not parsed.columns:
+        if not streams or parsed.savepoint or parsed.pragma or not parsed.columns:
             yield CompleteRows(await self.execute(sql, params))
             return
         if self._aborted is not None:
@@ -371,6 +371,9 @@ class Session:
             self._pin()
         if parsed.session_pragma:
             return await self._set_pragma(parsed)
+        if parsed.verb == "PRAGMA" and parsed.pragma == ("query_only", None) and not self._pinned:
+            # A pooled connection would answer for itself: it only reads, the session need not.
+            return to_result(parsed, Ran(parsed.columns, [(0,)], 0, self._last_insert_id))
         if not parsed.changes_file:
             return await self._read(parsed, params, max_rows)
         self._check_writable()

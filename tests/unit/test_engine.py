@@ -135,3 +135,13 @@ async def test_more_statements_than_allowed_wait_and_then_are_told() -> None:
             session.cancel()
         assert ended == [Code.CANCELLED]
         assert await node.rows("SELECT 1") == [(1,)]
+
+
+async def test_query_only_is_the_sessions_own() -> None:
+    async with open_cluster(1) as [node]:
+        session = node.session()
+        answers = []
+        for sql in ("PRAGMA query_only", "PRAGMA query_only = ON", "PRAGMA query_only = OFF"):
+            await session.execute(sql)
+            answers.append((await session.execute("PRAGMA query_only")).rows)
+        assert answers == [[(0,)], [(1,)], [(0,)]]
