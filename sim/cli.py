@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
 
+from sim.hunt import WITHIN, hunt_all, list_plants
 from sim.plan import Plan, draw
 from sim.run import run_plan
 
@@ -34,6 +35,13 @@ class Report:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Returns the exit status: 1 if a promise was broken."""
     options = _parser().parse_args(arguments)
+    if options.plants:
+        list_plants()
+        return 0
+    if options.plant is not None:
+        start, within = options.start or 0, options.seeds or WITHIN
+        names = options.plant.split(",")
+        return 1 if hunt_all(names, start, within, options.steps, options.jobs) else 0
     if options.seed is not None:
         return _one(options)
     return _many(options)
@@ -50,6 +58,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="processes at a time")
     parser.add_argument("--steps", type=int, metavar="N", help="operations of each client")
     parser.add_argument("--minutes", type=float, metavar="T", help="start no seed after T minutes")
+    parser.add_argument("--plants", action="store_true", help="list the planted bugs")
+    parser.add_argument(
+        "--plant", metavar="NAME", help="look for a planted bug (several with commas, or 'all')"
+    )
     level = parser.add_mutually_exclusive_group()
     level.add_argument("--calm", dest="level", action="store_const", const="calm")
     level.add_argument("--hell", dest="level", action="store_const", const="hell")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import trio
 
@@ -17,6 +17,9 @@ from sim.workloads import Watch, Workload
 from sim.workloads.base import Sql
 from sim.world import actor
 
+T = TypeVar("T")
+RUSH = 0.5
+"""Seconds between moments at which clients act together, on all nodes."""
 HANG = 300.0
 """Seconds after which a call that has not returned is called stuck."""
 
@@ -38,7 +41,15 @@ class Client:
         self._left = 0
         self._last_txseq = 0
         self.stopped = False
+        self._focus: float | None = None
         self.workload: Workload = workloads[0]
+
+    def pick(self, among: Sequence[T]) -> T:
+        """One of these; in a rush one of the same two for everybody."""
+        if self._focus is None:
+            return self.chance.choice(among)
+        first = int(self._focus * len(among))
+        return among[(first + self.chance.randrange(2)) % len(among)]
 
     def token(self) -> str:
         return self.cluster.history.token()
@@ -50,14 +61,28 @@ class Client:
             for _ in range(steps):
                 if self.stopped:
                     break
-                await trio.sleep(self.chance.expovariate(1 / pace) if pace else 0)
+                together = await self._pause(pace)
                 if not await self._connect():
                     continue
-                self.workload = self.chance.choices(self._workloads, weights)[0]
+                chance = self.chance if together is None else together
+                self.workload = chance.choices(self._workloads, weights)[0]
                 await self.workload.step(self)
                 self._left -= 1
         finally:
             await self._hang_up()
+
+    async def _pause(self, pace: float) -> random.Random | None:
+        """Until the next operation. Now and then until a moment at which others act as well:
+        then the chance is returned by which all choose the same workload."""
+        self._focus = None
+        if self.chance.random() < 0.35:
+            moment = (trio.current_time() // RUSH + 1) * RUSH
+            await trio.sleep_until(moment)
+            name = f"{self.cluster.plan.seed}/rush {moment}"
+            self._focus = random.Random(f"{name}/focus").random()
+            return random.Random(name)
+        await trio.sleep(self.chance.expovariate(1 / pace) if pace else 0)
+        return None
 
     # --- connections -----------------------------------------------------------------
 

@@ -4,7 +4,10 @@ again from what their disk still holds."""
 from __future__ import annotations
 
 import logging
+import os
 import random
+import shutil
+import tempfile
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any, TypeVar, cast
@@ -21,7 +24,7 @@ from ha.engine.runtime import Runtime
 from ha.log.api import Broker
 from ha.store.file import Store, StoreOptions
 from sim.content import digest, read_content
-from sim.disk import Disk, Mount
+from sim.disk import Disk, Mount, memory_folder
 from sim.history import Call, History, Probe
 from sim.jetstream import Server, SimBroker
 from sim.network import Link, Timeline
@@ -59,6 +62,8 @@ class Process:
         self.ready = trio.Event()
         self.shutdown = trio.Event()
         self.ended = trio.Event()
+        self.publishing = trio.Event()
+        """Set when it publishes next; whoever aims at that makes a new one."""
         self.dead = False
         self.crashed = False
         self._scope = trio.CancelScope()
@@ -114,11 +119,12 @@ class Process:
             )
         )
         async with SimBroker(node.cluster.server, self.link, node.name) as broker:
-            broker.on_io = lambda _: self.tick("io")
+            broker.on_io = self._on_io
             # No database is made at run time here: what only that needs is not simulated.
             databases = Databases(
                 cast(Broker, broker), options, runtime, stream=node.cluster.server.name
             )
+            self._probe_at_start()
             store = self._open_store()
             self.mount.on_write = lambda _: self.tick("write")
             try:
@@ -139,6 +145,20 @@ class Process:
                     databases.close()
                 else:
                     store.close()
+
+    def _probe_at_start(self) -> None:
+        """What the former process left, before this one touches it. A copy is looked at: who
+        opens and closes the file itself would move its WAL into it."""
+        path = self.mount.path(DATABASE)
+        if not os.path.exists(path):
+            return
+        cluster = self.node.cluster
+        with tempfile.TemporaryDirectory(prefix="sim-probe-", dir=memory_folder()) as folder:
+            for suffix in ("", "-wal"):
+                if os.path.exists(path + suffix):
+                    shutil.copy(path + suffix, os.path.join(folder, DATABASE + suffix))
+            copy = os.path.join(folder, DATABASE)
+            cluster.history.probes.append(probe_file(copy, self.label, cluster.world.clock.now))
 
     def _open_store(self) -> Store:
         plan = self.node.cluster.plan
@@ -190,6 +210,11 @@ class Process:
         self._power = power
         if what == "step":
             self.node.cluster.world.trace.on_step = lambda _: self.tick("step")
+
+    def _on_io(self, what: str) -> None:
+        if what == "publish" and not self.publishing.is_set():
+            self.publishing.set()
+        self.tick("io")
 
     def tick(self, what: str) -> None:
         left = self._countdown.get(what)
@@ -330,6 +355,7 @@ class Cluster:
             world.chance("server"),
             world.trace,
             durable=plan.durable_broker,
+            clustered=plan.clustered_broker,
             dedupe_window=plan.dedupe_window,
             max_payload=plan.max_payload,
         )

@@ -77,7 +77,7 @@ class Disk:
         self.faults = DiskFaults()
         self.trace = trace
         self.chance = chance
-        self._base = tempfile.mkdtemp(prefix=f"sim-{name}-", dir=_memory_folder())
+        self._base = tempfile.mkdtemp(prefix=f"sim-{name}-", dir=memory_folder())
         self._mounts = 0
         self._folder = self._new_folder()
         self._files: dict[str, _File] = {}
@@ -222,7 +222,8 @@ def _tear(image: bytearray, offset: int, data: bytes, chance: random.Random) -> 
             _patch(image, offset + start, data[start : start + SECTOR])
 
 
-def _memory_folder() -> str | None:
+def memory_folder() -> str | None:
+    """Where files cost no real disk; None: the system's folder for temporary ones."""
     return "/dev/shm" if os.path.isdir("/dev/shm") else None
 
 

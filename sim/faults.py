@@ -34,12 +34,25 @@ def heal_all(cluster: Cluster) -> None:
 
 
 async def _strike(cluster: Cluster, fault: Fault) -> None:
+    if fault.aimed and fault.kind in _OF_A_NODE:
+        await _aim(cluster, fault)
     cluster.world.trace.event("faults", fault.kind, str(fault))
     struck = _in_flight(cluster, fault)
     if struck:
         cluster.hits += 1
     handler = _HANDLERS[fault.kind]
     await handler(cluster, fault)
+
+
+async def _aim(cluster: Cluster, fault: Fault) -> None:
+    """Wait for the target to publish, and for a part of what a message takes on its way."""
+    process = cluster.process(fault.target)
+    if process is None or process.dead:
+        return
+    process.publishing = trio.Event()
+    with trio.move_on_after(2):
+        await process.publishing.wait()
+        await trio.sleep(cluster.link_faults.latency * process.chance.uniform(0, 3))
 
 
 def _in_flight(cluster: Cluster, fault: Fault) -> bool:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import random
 from bisect import bisect_left, bisect_right
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from types import TracebackType
@@ -49,7 +49,8 @@ class BrokerFaults:
 
     ``refuse``: the broker has no room; ``drop``: it loses a publish without a word; ``lose_ack``
     and ``late_ack`` concern the PubAck alone; ``stall``: a consumer stands still for a while;
-    ``repeat``: a consumer delivers again what it had delivered.
+    ``repeat``: a consumer delivers again what it had delivered; ``replay``: a publish arrives
+    once more, up to ``replay_delay`` seconds later, beyond the dedupe window too.
     """
 
     refuse: float = 0.0
@@ -60,9 +61,12 @@ class BrokerFaults:
     stall: float = 0.0
     stall_delay: float = 2.0
     repeat: float = 0.0
+    replay: float = 0.0
+    replay_delay: float = 60.0
 
     def clear(self) -> None:
-        self.refuse = self.drop = self.lose_ack = self.late_ack = self.stall = self.repeat = 0.0
+        self.refuse = self.drop = self.lose_ack = self.late_ack = 0.0
+        self.stall = self.repeat = self.replay = 0.0
 
 
 @dataclass(slots=True)
@@ -110,7 +114,8 @@ def _sequence(entry: Entry) -> int:
 
 class Server:
     """One stream. ``durable``: it syncs before each ack (``--durability full``); else every
-    ``sync_interval`` seconds, and a power failure takes what came after."""
+    ``sync_interval`` seconds, and a power failure takes what came after. ``clustered``: it has
+    replicas, and asks for a message's id before its expected last sequence."""
 
     def __init__(
         self,
@@ -121,6 +126,7 @@ class Server:
         name: str = DEFAULT_STREAM,
         epoch: str = "epoch-1",
         durable: bool = True,
+        clustered: bool = False,
         sync_interval: float = 30.0,
         dedupe_window: float = 120.0,
         max_payload: int = 8 * 1024 * 1024 - 4096,
@@ -133,6 +139,7 @@ class Server:
         self.name = name
         self.epoch = epoch
         self.durable = durable
+        self.clustered = clustered
         self.sync_interval = sync_interval
         self.dedupe_window = dedupe_window
         self.max_payload = max_payload
@@ -152,7 +159,11 @@ class Server:
         self._ids: dict[str, tuple[int, float]] = {}
         self.durables: dict[str, _Durable] = {}
         self._snapshots: dict[str, _Snapshot] = {}
+        self.words: list[tuple[str, bytes]] = []
+        """All that was said in the catalogue, in order."""
         self.links: list[Link] = []
+        self.struck = 0
+        """Messages, acks and deliveries that a fault has met."""
 
     def connect(self, name: str, chance: random.Random, faults: LinkFaults) -> Link:
         """A new process's connection."""
@@ -180,24 +191,37 @@ class Server:
             return
         said = self.censor(message) if self.censor is not None else ""
         if said == "drop" or (faults.drop and chance.random() < faults.drop):
+            self.struck += 1
             self.trace.event("log", "dropped", message.message_id, message.message_id)
             return
         if said == "refuse" or (faults.refuse and chance.random() < faults.refuse):
+            self.struck += 1
             self.trace.event("log", "refused", message.message_id, message.message_id)
             reply(Refused("the broker has no room"))
             return
+        if faults.replay and chance.random() < faults.replay:
+            self.struck += 1
+            delay = chance.uniform(0, faults.replay_delay)
+            self.timeline.after(delay, lambda: self._arrive_again(subject, message))
         try:
             outcome: Ack | LogError = self.append(subject, message)
         except LogError as error:
             outcome = error
         if faults.lose_ack and chance.random() < faults.lose_ack:
+            self.struck += 1
             self.trace.event("log", "ack lost", message.message_id)
             return
         if faults.late_ack and chance.random() < faults.late_ack:
+            self.struck += 1
             delay = chance.expovariate(1 / faults.late_ack_delay)
             self.timeline.after(delay, lambda: reply(outcome))
             return
         reply(outcome)
+
+    def _arrive_again(self, subject: str, message: Outgoing) -> None:
+        if self.up and self.leader:
+            with suppress(LogError):
+                self.append(subject, message)
 
     def append(self, subject_name: str, message: Outgoing) -> Ack:
         """Raises Refused or WrongLast."""
@@ -205,20 +229,24 @@ class Server:
         if len(message.payload) > self.max_payload:
             raise Refused(_too_large(message, self.max_payload))
         now = trio.current_time()
+        wrong = message.expect_last is not None and message.expect_last != subject.last
         known = self._ids.get(message.message_id) if message.message_id else None
-        if known is not None and now - known[1] < self.dedupe_window:
-            self.trace.event("log", "duplicate", message.message_id, message.message_id)
-            return Ack(known[0], duplicate=True)
-        if message.expect_last is not None and message.expect_last != subject.last:
+        if known is not None and now - known[1] >= self.dedupe_window:
+            known = None
+        if wrong and (known is None or not self.clustered):
             raise WrongLast(
                 f"the last sequence of {subject_name} is {subject.last}, not {message.expect_last}",
                 subject.last,
             )
+        if known is not None:
+            self.trace.event("log", "duplicate", message.message_id, message.message_id)
+            return Ack(known[0], duplicate=True)
         self.last = sequence = self.last + 1
         if message.message_id:
             self._ids[message.message_id] = (sequence, now)
-        time_ns = EPOCH_NS + int((now + self.clock_offset) * 1e9)
-        entry = Entry(sequence, message.message_id, message.payload, time_ns, dict(message.headers))
+        entry = Entry(
+            sequence, message.message_id, message.payload, self.now_ns, dict(message.headers)
+        )
         subject.entries.append(entry)
         self.stored.append((subject_name, entry))
         if self.durable:
@@ -236,6 +264,7 @@ class Server:
             last=self.last,
             subject_first=subject.entries[0].sequence if subject.entries else 0,
             subject_last=subject.last,
+            max_age=self.max_age or 0.0,
         )
 
     def entry(self, subject_name: str, sequence: int) -> Entry | None:
@@ -281,7 +310,7 @@ class Server:
                 ResetReason.BEHIND,
                 first,
             )
-        if subject.dropped > after:
+        if subject.dropped > after > 0:
             return LogReset(
                 f"messages between {after} and {subject.dropped} are gone",
                 ResetReason.TRUNCATED,
@@ -297,6 +326,7 @@ class Server:
         faults, chance = self.faults, self.chance
         if faults.stall and chance.random() < faults.stall:
             consumer.stalled = True
+            self.struck += 1
 
             def go_on() -> None:
                 consumer.stalled = False
@@ -372,6 +402,7 @@ class Server:
         self.stored.clear()
         self._ids.clear()
         self.durables.clear()
+        self.words.clear()
         for subject in self._subjects.values():
             subject.entries.clear()
             subject.dropped = 0
@@ -392,6 +423,28 @@ class Server:
                     if consumer.sent < subject.dropped:
                         self.forget(consumer)
                         self.consume(consumer, consumer.sent)
+
+    def purge(self, subject_name: str) -> None:
+        """Let go of a whole log."""
+        subject = self.subject(subject_name)
+        if subject.entries:
+            subject.dropped = subject.entries[-1].sequence
+            subject.entries.clear()
+        self._forget_held()
+
+    def _forget_held(self) -> None:
+        held = [s.entries[0].sequence for s in self._subjects.values() if s.entries]
+        self.first_held = max(self.first_held, min(held, default=self.last + 1))
+
+    def words_after(self, place: int) -> list[bytes]:
+        """What was said after a place and is still the last word under its key."""
+        last = {key: i for i, (key, _) in enumerate(self.words)}
+        return [w for i, (key, w) in enumerate(self.words) if i >= place and last[key] == i]
+
+    @property
+    def now_ns(self) -> int:
+        """The broker's clock."""
+        return EPOCH_NS + int((trio.current_time() + self.clock_offset) * 1e9)
 
     async def keep_house(self) -> None:
         """Sync, and let old messages go, from time to time."""
@@ -523,6 +576,28 @@ class SimBroker:
         log = self._logs[database_id] = SimLog(self, subject, durable)
         return log
 
+    @property
+    def catalogue(self) -> SimCatalogue:
+        return SimCatalogue(self)
+
+    async def release(self, database_id: str) -> bool:
+        name = durable_name(database_id, self.node)
+
+        def release() -> bool:
+            self.server.durables.pop(name, None)
+            subject = subject_of(self.server.name, database_id)
+            return not any(d.subject == subject for d in self.server.durables.values())
+
+        self._logs.pop(database_id, None)
+        return await self.request(release)
+
+    async def forget(self, database_id: str) -> None:
+        def forget() -> None:
+            self.server.purge(subject_of(self.server.name, database_id))
+            self.server._snapshots.pop(database_id, None)
+
+        await self.request(forget)
+
     async def consumers(self, database_id: str) -> list[dict[str, object]]:
         subject = subject_of(self.server.name, database_id)
 
@@ -596,6 +671,49 @@ class SimBroker:
 
 def _slice(data: bytes, start: int) -> bytes:
     return data[start : start + CHUNK]
+
+
+class SimCatalogue:
+    """A :class:`ha.log.api.Catalogue`."""
+
+    def __init__(self, broker: SimBroker) -> None:
+        self._broker = broker
+
+    async def put(self, key: str, word: bytes) -> None:
+        await self._broker.request(lambda: self._broker.server.words.append((key, word)))
+
+    async def read(self) -> list[bytes]:
+        return await self._broker.request(lambda: self._broker.server.words_after(0))
+
+    @asynccontextmanager
+    async def watch(self) -> AsyncIterator[SimWatch]:
+        await trio.lowlevel.checkpoint()
+        yield SimWatch(self._broker)
+
+
+class SimWatch:
+    """Asks again and again: nobody is in a hurry to hear of another database."""
+
+    def __init__(self, broker: SimBroker) -> None:
+        self._broker = broker
+        self._place = 0
+
+    async def receive(self) -> Sequence[bytes]:
+        server = self._broker.server
+
+        def look() -> tuple[int, list[bytes]]:
+            return len(server.words), server.words_after(self._place)
+
+        while True:
+            try:
+                place, words = await self._broker.request(look)
+            except LogError:
+                await trio.sleep(0.5)
+                continue
+            self._place = place
+            if words:
+                return words
+            await trio.sleep(0.05)
 
 
 class _Taken(LogError):
@@ -718,6 +836,9 @@ class SimLog:
             return self._server.last + 1
 
         return await self._broker.request(look)
+
+    async def now_ns(self) -> int:
+        return await self._broker.request(lambda: self._server.now_ns)
 
     async def mark(self, sequence: int) -> None:
         await trio.lowlevel.checkpoint()

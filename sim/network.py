@@ -152,6 +152,8 @@ class Link:
         self.connected = True
         self.generation = 0
         self.broken = 0
+        self.lost = 0
+        """Packets that were under way when a connection broke."""
         self._stalled_until = 0.0
         self._chance = chance
         self._trace = trace
@@ -242,6 +244,7 @@ class Link:
 
     def _leave(self, packets: list[_Packet]) -> None:
         """A prefix of what was under way still reaches the server."""
+        self.lost += len(packets)
         prefix = packets[: self._chance.randint(0, len(packets))]
         at = trio.current_time()
         for packet in prefix:

@@ -18,7 +18,8 @@ WORKLOADS = (
 @dataclass(frozen=True, slots=True)
 class Fault:
     """Something that happens at a time. ``target`` is a node, or empty; ``amount`` and ``how``
-    mean what the kind says (:mod:`sim.faults`)."""
+    mean what the kind says (:mod:`sim.faults`). ``aimed``: it strikes when the target publishes
+    next."""
 
     at: float
     kind: str
@@ -26,6 +27,7 @@ class Fault:
     duration: float = 0.0
     amount: float = 0.0
     how: str = ""
+    aimed: bool = False
 
     def __str__(self) -> str:
         words = [f"{self.at:.2f} {self.kind}", self.target, self.how]
@@ -53,6 +55,7 @@ class Plan:
     link: LinkFaults
     broker: BrokerFaults
     durable_broker: bool = True
+    clustered_broker: bool = False
     synchronous: str = "NORMAL"
     checkpoint: int = 1000
     identify: str = "pk"
@@ -81,7 +84,7 @@ def draw(seed: int, level: str = "default", steps: int | None = None) -> Plan:
     nodes = chance.choice((1, 2, 2, 3, 3, 3, 5))
     clients = chance.randint(4, 10)
     duration = chance.uniform(20, 60)
-    each = steps if steps is not None else max(900 // clients, 1)
+    each = steps if steps is not None else max(1100 // clients, 1)
     mixed = chance.random() < 0.6
     count = len(WORKLOADS) if mixed else chance.randint(1, 4)
     plan = Plan(
@@ -98,13 +101,14 @@ def draw(seed: int, level: str = "default", steps: int | None = None) -> Plan:
         link=_link(chance, heat),
         broker=_broker(chance, heat),
         durable_broker=chance.random() < 0.7,
+        clustered_broker=chance.random() < 0.5,
         synchronous=chance.choice(("NORMAL", "NORMAL", "FULL", "OFF")),
         checkpoint=chance.choice((10, 50, 1000)),
         identify=chance.choice(("pk", "pk", "pk", "rowid", "full")),
         publish_timeout=chance.choice((1.0, 5.0, 15.0)),
         hold=chance.choice((0.5, 2.0, 5.0)),
         batch_units=chance.choice((1, 3, 256)),
-        dedupe_window=chance.choice((2.0, 30.0, 120.0)),
+        dedupe_window=chance.choice((1.0, 2.0, 30.0, 120.0)),
         max_payload=chance.choice((4_096, 16_384, 1 << 20)),
         drift={f"n{i}": chance.gauss(0, 0.001) for i in range(1, nodes + 1)},
         skew={
@@ -116,12 +120,12 @@ def draw(seed: int, level: str = "default", steps: int | None = None) -> Plan:
 
 def _link(chance: random.Random, heat: float) -> LinkFaults:
     return LinkFaults(
-        latency=10 ** chance.uniform(-4, -2),
+        latency=10 ** chance.uniform(-4, -1.3),
         spike_rate=min(chance.choice((0.0, 0.001, 0.02)) * heat, 0.2),
         spike=chance.uniform(0.1, 2.0),
         detect=chance.uniform(2, 10),
         reconnect=chance.uniform(0.1, 2),
-        late=chance.choice((0.0, 1.0, 30.0)) if heat else 0.0,
+        late=chance.choice((0.0, 1.0, 30.0, 60.0)) if heat else 0.0,
     )
 
 
@@ -138,6 +142,8 @@ def _broker(chance: random.Random, heat: float) -> BrokerFaults:
         stall=rate(0, 0.002, 0.02),
         stall_delay=chance.uniform(0.1, 3),
         repeat=rate(0, 0, 0.01),
+        replay=rate(0, 0.003, 0.01),
+        replay_delay=10 ** chance.uniform(0, 2),
     )
 
 
@@ -151,7 +157,7 @@ _KINDS = {
 def _faults(chance: random.Random, plan: Plan, heat: float) -> tuple[Fault, ...]:
     if not heat:
         return ()
-    count = int(chance.uniform(4, 14) * heat)
+    count = int(chance.uniform(8, 24) * min(heat, 2))
     kinds = {k: w for k, w in _KINDS.items() if chance.random() < 0.8}
     if not kinds:
         return ()
@@ -186,8 +192,8 @@ def _fault(chance: random.Random, kind: str, plan: Plan) -> Fault:
         amount = chance.gauss(0, 5) if chance.random() < 0.5 else 0.0
         duration = chance.expovariate(1 / 1.5)
     elif kind == "storm":
-        how = chance.choice(("refuse", "drop", "lose_ack", "late_ack", "stall", "repeat"))
+        how = chance.choice(("refuse", "drop", "lose_ack", "late_ack", "stall", "repeat", "replay"))
         amount = chance.uniform(0.1, 0.9)
     elif kind in ("reset", "restart", "wipe"):
         duration = 0.0
-    return Fault(at, kind, target, duration, amount, how)
+    return Fault(at, kind, target, duration, amount, how, aimed=chance.random() < 0.6)

@@ -21,7 +21,7 @@ class Registers(Workload):
 
     async def step(self, client: Client) -> None:
         chance = client.chance
-        key = chance.randrange(self.keys)
+        key = client.pick(range(self.keys))
         roll = chance.random()
         if roll < 0.3:
             await client.read(self.watches[0], [key])
@@ -69,7 +69,7 @@ class Counters(Workload):
 
     async def step(self, client: Client) -> None:
         chance = client.chance
-        key = chance.choice(("a", "a", "b"))
+        key = client.pick(("a", "a", "b"))
         if chance.random() < 0.2:
             await client.read(self.watches[0])
             return
@@ -184,7 +184,7 @@ class Users(Workload):
     async def step(self, client: Client) -> None:
         chance = client.chance
         token = client.token()
-        email = f"{chance.choice('aAbcdeF')}@example.org"
+        email = f"{client.pick('aAbcdeF')}@example.org"
         name = chance.choice((None, None, "ann", "bob", "eve"))
         roll = chance.random()
         if roll < 0.2:
@@ -226,7 +226,7 @@ class Users(Workload):
                 token,
             )
         elif roll < 0.9:
-            other = f"{chance.choice('aAbcdeF')}@example.org"
+            other = f"{client.pick('aAbcdeF')}@example.org"
             await client.write(
                 "swap",
                 [

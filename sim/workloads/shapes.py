@@ -35,7 +35,7 @@ class Family(Workload):
     async def step(self, client: Client) -> None:
         chance = client.chance
         token = client.token()
-        parent = chance.randrange(1, 6)
+        parent = client.pick(range(1, 6))
         roll = chance.random()
         statements: list[Sql]
         if roll < 0.15:
@@ -101,7 +101,7 @@ class Odd(Workload):
         chance = client.chance
         token = client.token()
         value = some_value(chance)
-        small = chance.randrange(6)
+        small = client.pick(range(6))
         statement: Sql = chance.choice(
             (
                 ('INSERT INTO "order" VALUES (?, ?, ?)', [value, str(small), token]),
@@ -158,7 +158,7 @@ class Schema(Workload):
     async def step(self, client: Client) -> None:
         chance = client.chance
         token = client.token()
-        table = f"s{chance.randrange(3)}"
+        table = f"s{client.pick(range(3))}"
         other = f"s{chance.randrange(3)}"
         column = chance.choice(("a", "b", "c"))
         second = chance.choice(("a", "b", "c"))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 import trio
@@ -17,6 +17,9 @@ from ha.log.endpoint import parse_urls
 from ha.log.jetstream import JetStreamBroker, JetStreamOptions
 from ha.log.js_api import Api
 from ha.log.memory import MemoryBroker, MemoryStream
+from sim.jetstream import Server, SimBroker
+from sim.network import Link, LinkFaults, Timeline
+from sim.trace import Trace
 
 
 class Harness(ABC):
@@ -140,6 +143,54 @@ class JetStreamHarness(Harness):
             answer = await Api(client).call(subject, request)
             nursery.cancel_scope.cancel()
         return json.loads(json.dumps(answer))  # type: ignore[no-any-return]
+
+
+class SimHarness(Harness):
+    """The simulator's JetStream, with its faults off, on the clock of the test."""
+
+    def __init__(self) -> None:
+        self._trace = Trace(time=trio.current_time)
+        self._timeline = Timeline()
+        chance = random.Random(1)
+        self._server = Server(self._timeline, chance, self._trace, max_payload=100_000)
+        self._faults = LinkFaults(latency=0.0002, reconnect=0.05)
+        self._links: list[Link] = []
+
+    @asynccontextmanager
+    async def broker(self, node: str = "a") -> AsyncIterator[Broker]:
+        async with trio.open_nursery() as nursery:
+            # Of brokers at the same time each has a hand that turns the wheel.
+            nursery.start_soon(self._timeline.run)
+            link = self._server.connect(node, random.Random(node), self._faults)
+            self._links.append(link)
+            async with SimBroker(self._server, link, node) as broker:
+                yield broker
+            nursery.cancel_scope.cancel()
+
+    async def cut(self) -> None:
+        self._server.stop()
+
+    async def heal(self) -> None:
+        self._server.start()
+
+    async def freeze(self) -> None:
+        for link in self._links:
+            link.down.held = True
+
+    async def thaw(self) -> None:
+        for link in self._links:
+            link.down.held = False
+            link.down.go_on()
+
+    async def recreate(self) -> None:
+        self._server.recreate("epoch-2")
+
+    async def shorten_window(self) -> float:
+        self._server.dedupe_window = 0.2
+        return 0.2
+
+    async def drop_before(self, sequence: int) -> None:
+        self._server.drop_before(sequence)
 
 
 Kind = Callable[[], Harness]

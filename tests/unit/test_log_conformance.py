@@ -21,24 +21,32 @@ from ha.log.api import (
     Subscription,
     WrongLast,
 )
-from tests.support.log_harness import Harness, JetStreamHarness, MemoryHarness
+from tests.support.log_harness import Harness, JetStreamHarness, MemoryHarness, SimHarness
 
 DB = "ha.db"
 
 
-@pytest.fixture(params=["memory", pytest.param("jetstream", marks=pytest.mark.processes)])
+@pytest.fixture(
+    params=["memory", "simulated", pytest.param("jetstream", marks=pytest.mark.processes)]
+)
 def harness(request: pytest.FixtureRequest) -> Harness:
     """A stream of this test alone, on a broker that may be shared: not to be broken."""
     if request.param == "memory":
         return MemoryHarness()
+    if request.param == "simulated":
+        return SimHarness()
     return JetStreamHarness(request.getfixturevalue("shared_nats_server"))
 
 
-@pytest.fixture(params=["memory", pytest.param("jetstream", marks=pytest.mark.processes)])
+@pytest.fixture(
+    params=["memory", "simulated", pytest.param("jetstream", marks=pytest.mark.processes)]
+)
 def breakable(request: pytest.FixtureRequest) -> Harness:
     """A stream on a broker of its own."""
     if request.param == "memory":
         return MemoryHarness()
+    if request.param == "simulated":
+        return SimHarness()
     return JetStreamHarness(request.getfixturevalue("nats_server"))
 
 
