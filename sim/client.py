@@ -43,6 +43,7 @@ class Client:
         self.stopped = False
         self._focus: float | None = None
         self.workload: Workload = workloads[0]
+        self.step = 0
 
     def pick(self, among: Sequence[T]) -> T:
         """One of these; in a rush one of the same two for everybody."""
@@ -54,20 +55,27 @@ class Client:
     def token(self) -> str:
         return self.cluster.history.token()
 
-    async def run(self, steps: int, pace: float) -> None:
+    async def run(self, steps: Sequence[int], pace: float) -> None:
+        """``steps``: the numbers of the operations to do; of the others it leaves the time."""
         actor.set(self.name)
         weights = [w.weight for w in self._workloads]
+        mute = self.cluster.plan.mute
+        wanted = frozenset(steps)
         try:
-            for _ in range(steps):
+            for self.step in range(max(steps, default=-1) + 1):
                 if self.stopped:
                     break
+                # Each operation has a stream of chance of its own: it stays as it is when those
+                # before it are left out.
+                self.chance.seed(f"{self.cluster.plan.seed}/client {self.name}/{self.step}")
                 together = await self._pause(pace)
-                if not await self._connect():
-                    continue
                 chance = self.chance if together is None else together
                 self.workload = chance.choices(self._workloads, weights)[0]
-                await self.workload.step(self)
-                self._left -= 1
+                if self.step not in wanted or self.workload.name in mute:
+                    continue
+                if await self._connect():
+                    await self.workload.step(self)
+                    self._left -= 1
         finally:
             await self._hang_up()
 
@@ -143,6 +151,7 @@ class Client:
             token=token,
             begun=trio.current_time(),
             low=low,
+            step=self.step,
         )
         history.calls.append(call)
         self.cluster.open_calls[call.number] = call

@@ -19,7 +19,8 @@ class Call:
     must leave a message if it succeeds. ``low``: the state that it may see at least (the
     node's applied sequence when it began, what the session wrote before); ``high``: the end of
     the log when it ended. ``outcome``: ``ok``, an error's code, or one of the words above.
-    ``watch``, ``keys``, ``rows``: of a read, what was read (see :mod:`sim.workloads`).
+    ``watch``, ``keys``, ``rows``: of a read, what was read (see :mod:`sim.workloads`). ``step``:
+    which of its client's operations it belongs to.
     """
 
     number: int
@@ -41,7 +42,7 @@ class Call:
     watch: str = ""
     keys: tuple[object, ...] | None = None
     rows: tuple[tuple[object, ...], ...] = ()
-    group: int = 0
+    step: int = 0
 
     def __str__(self) -> str:
         parts = [f"{self.begun:9.3f}–{self.ended:.3f}", self.client, self.process, self.what]
@@ -57,21 +58,31 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """A node's file, looked at from outside: the sequence that it says, and a digest."""
+    """A node's file, looked at from outside: the sequence that it says, and a digest.
+
+    ``waiting``: messages in its outbox, whose effects it shows before the log has them.
+    """
 
     time: float
     process: str
     sequence: int
     digest: str
     content: Content = field(default_factory=dict, compare=False, repr=False)
+    waiting: tuple[bytes, ...] = field(default=(), repr=False)
+
+    @property
+    def state(self) -> tuple[int, tuple[bytes, ...]]:
+        """What decides about its content."""
+        return self.sequence, self.waiting
 
 
 @dataclass(slots=True)
 class History:
     calls: list[Call] = field(default_factory=list)
     probes: list[Probe] = field(default_factory=list)
+    losses: dict[str, list[float]] = field(default_factory=dict)
+    """When a node's disk lost something that it had been given, by node."""
     tokens: int = 0
-    groups: int = 0
 
     def token(self) -> str:
         """A mark that no other write has."""

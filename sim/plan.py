@@ -40,7 +40,12 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """``writers``: "many" nodes, or only "one"; ``steps``: operations of each client at most."""
+    """``writers``: "many" nodes, or only "one"; ``steps``: operations of each client at most.
+
+    For shrinking, which must not shift what else chance gives: ``acts``: of all operations only
+    these are done, (client, step), None for all; ``mute``: workloads that make no tables and do
+    nothing.
+    """
 
     seed: int
     level: str
@@ -66,6 +71,8 @@ class Plan:
     max_payload: int = 1 << 20
     drift: dict[str, float] = field(default_factory=dict)
     skew: dict[str, float] = field(default_factory=dict)
+    acts: frozenset[tuple[int, int]] | None = None
+    mute: frozenset[str] = frozenset()
 
     @property
     def names(self) -> list[str]:
@@ -115,7 +122,15 @@ def draw(seed: int, level: str = "default", steps: int | None = None) -> Plan:
             f"n{i}": chance.gauss(0, 1) * 10 ** chance.uniform(-3, 3) for i in range(1, nodes + 1)
         },
     )
+    plan = replace(plan, asynchronous=_asynchronous(plan))
     return replace(plan, faults=_faults(chance, plan, heat))
+
+
+def _asynchronous(plan: Plan) -> tuple[str, ...]:
+    chance = random.Random(f"{plan.seed}/asynchronous")
+    if chance.random() >= 0.2:
+        return ()
+    return tuple(n for n in plan.names if chance.random() < 0.7)
 
 
 def _link(chance: random.Random, heat: float) -> LinkFaults:

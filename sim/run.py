@@ -6,6 +6,7 @@ import logging
 import os
 import time
 import traceback
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import trio
@@ -134,7 +135,8 @@ async def _main(cluster: Cluster, judge: _Judge) -> None:
         for node in cluster.nodes.values():
             nursery.start_soon(node.live)
         workloads = [ALL[name]() for name in plan.workloads]
-        await _set_up(cluster, workloads)
+        cast = [w for w in workloads if w.name not in plan.mute]
+        await _set_up(cluster, cast)
         await _stress(cluster, workloads)
         heal_all(cluster)
         await _recover(cluster)
@@ -177,18 +179,28 @@ async def _stress(cluster: Cluster, workloads: list[Workload]) -> None:
     plan = cluster.plan
     cluster.server.faults = replace(plan.broker)
     home = plan.names[0] if plan.writers == "one" else None
-    clients = [Client(cluster, f"c{i}", workloads, home) for i in range(1, plan.clients + 1)]
+    clients = {i: Client(cluster, f"c{i}", workloads, home) for i in range(1, plan.clients + 1)}
     async with trio.open_nursery() as nursery:
+        nursery.start_soon(_probe, cluster)
+        nursery.start_soon(_call_time, list(clients.values()), plan.duration + 60)
         async with trio.open_nursery() as working:
-            for client in clients:
-                working.start_soon(client.run, plan.steps, plan.pace)
-            nursery.start_soon(_probe, cluster)
-            with trio.move_on_after(plan.duration + 60):
-                await run_faults(cluster)
-                await trio.sleep(plan.duration * 2)
-            for client in clients:
-                client.stopped = True
+            working.start_soon(run_faults, cluster)
+            for number, client in clients.items():
+                working.start_soon(client.run, _steps(plan, number), plan.pace)
         nursery.cancel_scope.cancel()
+
+
+def _steps(plan: Plan, client: int) -> Sequence[int]:
+    if plan.acts is None:
+        return range(plan.steps)
+    return sorted(step for number, step in plan.acts if number == client)
+
+
+async def _call_time(clients: list[Client], seconds: float) -> None:
+    """Who is still at it then finishes the operation at hand."""
+    await trio.sleep(seconds)
+    for client in clients:
+        client.stopped = True
 
 
 async def _probe(cluster: Cluster) -> None:
