@@ -58,7 +58,8 @@ class Code(StrEnum):
     WRITTEN_NOT_APPLIED = "written_not_applied"  # the log holds it, this node could not commit
     UNAVAILABLE = "unavailable"  # halted, catching up, or no log in reach
     STALE = "stale"  # txseq not reached in time
-    NOT_LEADER = "not_leader"
+    NOT_LEADER = "not_leader"  # certain: not written here; the message says who leads
+    NO_LEADER = "no_leader"  # nobody leads (yet): nothing was written
 
     INTERNAL = "internal"
 

@@ -17,6 +17,7 @@ from ha.core.policy import ALL, Policy
 from ha.engine.committer import CommitOptions, Committer
 from ha.engine.history import History
 from ha.engine.joining import join
+from ha.engine.leadership import Leadership
 from ha.engine.recovery import is_behind, recover
 from ha.engine.relay import Relay
 from ha.engine.runtime import Limiter, Runtime, SharedLock
@@ -39,7 +40,8 @@ logger = logging.getLogger(__name__)
 class DatabaseOptions:
     """``patience``: seconds that a statement waits for its place among ``concurrent`` ones;
     ``staleness``: seconds that a reader waits for its ``txseq``; ``from_snapshot``: begin with
-    the newest snapshot if that is further on than the file."""
+    the newest snapshot if that is further on than the file; ``leadership``: None if every node
+    takes writes."""
 
     commit: CommitOptions
     concurrent: int = 50
@@ -50,6 +52,7 @@ class DatabaseOptions:
     interceptor: Interceptor | None = field(default=None)
     snapshots: SnapshotOptions = field(default_factory=SnapshotOptions)
     from_snapshot: bool = False
+    leadership: Leadership | None = field(default=None)
 
 
 class Client(Protocol):
@@ -76,6 +79,7 @@ class Database:
         self.broker = broker
         self.options = options
         self.runtime = runtime
+        self.leadership = options.leadership
         self.cache = StatementCache()
         self.limiter = Limiter(options.concurrent, options.patience)
         relay: Relay | None = None

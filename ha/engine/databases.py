@@ -56,6 +56,7 @@ class Databases:
         follow: bool = True,
     ) -> None:
         self.broker = broker
+        self.leadership = options.leadership
         self._options = options
         self._runtime = runtime
         self._stream = stream

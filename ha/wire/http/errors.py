@@ -52,6 +52,7 @@ STATUS = MappingProxyType(
         Code.UNAVAILABLE: 503,
         Code.STALE: 503,
         Code.NOT_LEADER: 503,
+        Code.NO_LEADER: 503,
         Code.INTERNAL: 500,
     }
 )
@@ -65,6 +66,7 @@ _RETRY_AFTER_SECONDS = MappingProxyType(
         Code.STALE: 1,
         Code.UNAVAILABLE: 5,
         Code.NOT_LEADER: 1,
+        Code.NO_LEADER: 1,
     }
 )
 

@@ -93,6 +93,7 @@ SQLSTATES: dict[Code, str] = {
     Code.UNAVAILABLE: "57P03",
     Code.STALE: "57P05",
     Code.NOT_LEADER: "25006",
+    Code.NO_LEADER: "57P03",
     Code.INTERNAL: "XX000",
 }
 """The SQLSTATE of each code; a test holds that none is missing."""
