@@ -1,32 +1,37 @@
-"""Executing a batch: many transactions in one SQLite transaction, each in its savepoint."""
+"""Executing a batch: many transactions in one SQLite transaction."""
 
 from __future__ import annotations
+
+import apsw
 
 from ha.core.errors import Code, HaError
 from ha.engine.statements import to_result
 from ha.engine.unit import Unit
 from ha.store.executor import Executor, TransactionLost
+from ha.store.parse import Parsed
 
 
 def run_batch(executor: Executor, units: list[Unit]) -> None:
     """Run all units' statements; each ends with results and ``captured``, or with an error.
 
-    The SQLite transaction is left open. A unit that ends the whole SQLite transaction costs
-    only itself: the others are run again from the start, and nobody learns of it. Raises
-    OverBudget (everything is to be run again) and HaError when no transaction can be begun.
+    The SQLite transaction is left open. A unit that ends the whole SQLite transaction, or that
+    cannot be taken back alone, costs only itself: the others are run again from the start, and
+    nobody learns of it. Raises OverBudget (everything is to be run again) and HaError when no
+    transaction can be begun.
     """
     for unit in units:
         unit.clear()
+    connection = executor.connection
     while True:
-        connection = executor.connection
-        connection.execute("BEGIN IMMEDIATE")
         try:
+            connection.execute("BEGIN IMMEDIATE")
             for unit in units:
                 if unit.error is None:
                     executor.current = unit
                     _run_unit(executor, unit)
             return
         except TransactionLost as lost:
+            connection.rollback()
             culprit = executor.current
             assert isinstance(culprit, Unit)
             culprit.captured = None
@@ -40,9 +45,12 @@ def run_batch(executor: Executor, units: list[Unit]) -> None:
                     unit.results = []
                     unit.error = None
                     unit.captured = None
-        except BaseException:
+        except BaseException as error:
             executor.discard()
             connection.rollback()
+            if isinstance(error, apsw.Error):
+                # In BEGIN, SAVEPOINT or RELEASE: ours, and no statement of a client.
+                raise connection.translated(error) from error
             raise
         finally:
             executor.current = None
@@ -50,21 +58,24 @@ def run_batch(executor: Executor, units: list[Unit]) -> None:
 
 def _run_unit(executor: Executor, unit: Unit) -> None:
     connection = executor.connection
+    if unit.work is None and len(unit.statements) == 1:
+        try:
+            parsed = unit.parse(connection, unit.statements[0].sql)
+        except HaError as error:
+            unit.error = error
+            return
+        executor.start()
+        if parsed.dml and not executor.has_virtual_tables:
+            _run_single(executor, unit, parsed)
+            return
     connection.execute("SAVEPOINT ha_unit")
     executor.start()
     executor.impersonate(unit.last_insert_id, unit.changes)
     try:
         if unit.work is not None:
             unit.results = unit.work(executor)
-        for statement in unit.statements:
-            connection.spend()
-            parsed = unit.parse(connection, statement.sql)
-            unit.results.append(
-                to_result(parsed, executor.run(parsed, statement.params, unit.max_rows))
-            )
-        unit.captured = executor.finish()
-        unit.last_insert_id = connection.raw.last_insert_rowid()
-        unit.changes = executor.changes
+        _run_statements(executor, unit)
+        _finish(executor, unit)
     except TransactionLost:
         executor.discard()
         raise
@@ -74,3 +85,49 @@ def _run_unit(executor: Executor, unit: Unit) -> None:
         unit.captured = None
         connection.execute("ROLLBACK TO ha_unit")
     connection.execute("RELEASE ha_unit")
+
+
+def _run_statements(executor: Executor, unit: Unit) -> None:
+    connection = executor.connection
+    results = unit.results
+    parse, max_rows = unit.parse, unit.max_rows
+    last: Parsed | None = None
+    text = ""
+    for statement in unit.statements:
+        connection.spend()
+        # The same text means the same as long as only rows have changed.
+        if last is None or not last.dml or statement.sql != text:
+            text = statement.sql
+            last = parse(connection, text)
+        results.append(to_result(last, executor.run(last, statement.params, max_rows)))
+
+
+def _run_single(executor: Executor, unit: Unit, parsed: Parsed) -> None:
+    """One statement that changes rows is a savepoint of its own: SQLite undoes it if it fails.
+
+    But not after ON CONFLICT FAIL, nor if it breaks a rule at the end of the transaction.
+    """
+    connection = executor.connection
+    executor.impersonate(unit.last_insert_id, unit.changes)
+    before = connection.raw.total_changes()
+    try:
+        connection.spend()
+        ran = executor.run(parsed, unit.statements[0].params, unit.max_rows)
+        unit.results.append(to_result(parsed, ran))
+        _finish(executor, unit)
+    except TransactionLost:
+        executor.discard()
+        raise
+    except HaError as error:
+        executor.discard()
+        if connection.raw.total_changes() != before:
+            raise TransactionLost(error) from error
+        unit.error = error
+        unit.captured = None
+        unit.results = []
+
+
+def _finish(executor: Executor, unit: Unit) -> None:
+    unit.captured = executor.finish()
+    unit.last_insert_id = executor.connection.raw.last_insert_rowid()
+    unit.changes = executor.changes

@@ -131,6 +131,11 @@ class Recorder:
         connection.preupdate_hook(self._make_hook(), id=self)
         connection.set_rollback_hook(self._on_rollback, id=self)
 
+    @property
+    def has_virtual_tables(self) -> bool:
+        """Has the schema any? As ``start()`` has read it."""
+        return self._has_virtual
+
     def close(self) -> None:
         """Take the hooks off the connection."""
         self._connection.preupdate_hook(None, id=self)
@@ -194,8 +199,18 @@ class Recorder:
 
     # --- statements ------------------------------------------------------------------
 
+    def rows_begin(self) -> None:
+        """Before an INSERT, UPDATE, DELETE or REPLACE."""
+        if self._broken is not None:
+            raise self._broken
+        if self._has_virtual and self._statements:
+            self._flush()
+        self._statements += 1
+        self._statement = len(self._rows)
+        self._before = None
+
     def statement_begin(self, traced: Traced) -> None:
-        """Before a statement that may write."""
+        """Before any statement that may write."""
         self._raise_broken()
         if self._has_virtual and self._statements:
             self._flush()
@@ -207,7 +222,8 @@ class Recorder:
 
     def statement_end(self) -> None:
         """The statement has run. Raises HaError if what it did cannot be recorded."""
-        self._raise_broken()
+        if self._broken is not None:
+            raise self._broken
         self._muted = False
         if self._pending is not None or self._differing:
             self._settle()

@@ -44,6 +44,7 @@ class Connection:
         self.session_changes = 0
         """What ``changes()`` answers to a session that runs no write on this connection."""
         self._over = False
+        self._undisturbed = False
         self._collector = Collector()
         raw.authorizer = self._collector
         raw.set_progress_handler(self._tick, STEPS_PER_TICK)
@@ -51,6 +52,8 @@ class Connection:
         self._cursor = raw.cursor()
 
     def _tick(self) -> bool:
+        if self._undisturbed:
+            return False
         if self.cancelled:
             return True
         if self.ticks is not None:
@@ -120,13 +123,16 @@ class Connection:
         return not self.raw.getautocommit()
 
     def rollback(self) -> None:
-        """Roll back whatever is open. Never raises."""
+        """Roll back whatever is open, whether there is budget for it or not."""
         if self.in_transaction:
+            self._undisturbed = True
             try:
                 self.raw.execute("ROLLBACK")
             except apsw.Error:
                 if self.in_transaction:
                     raise
+            finally:
+                self._undisturbed = False
 
     def interrupt(self) -> None:
         """From any thread: the running statement ends with CANCELLED."""
@@ -166,7 +172,9 @@ def bind(
                 Code.BAD_PARAMETERS,
                 f"the statement has {len(names)} parameters, {len(params)} were given",
             )
-        return [_adapt(v) for v in params]
+        if RawText in map(type, params):
+            raise _not_text()
+        return params
     positional = bool(params) and all(key.isdigit() for key in params)
     out: list[Any] = []
     used: set[str] = set()
@@ -185,8 +193,12 @@ def bind(
 
 def _adapt(value: Value) -> Value:
     if isinstance(value, RawText):
-        raise HaError(Code.BAD_TEXT, "text that is not UTF-8 cannot be bound; send it as a BLOB")
+        raise _not_text()
     return value
+
+
+def _not_text() -> HaError:
+    return HaError(Code.BAD_TEXT, "text that is not UTF-8 cannot be bound; send it as a BLOB")
 
 
 ConnectionHook = Callable[[apsw.Connection], None]

@@ -56,6 +56,11 @@ class Executor:
     def _changes(self, *_: object) -> int:
         return self.connection.raw.changes() if self._wrote else self.connection.session_changes
 
+    @property
+    def has_virtual_tables(self) -> bool:
+        """As :meth:`start` has seen it."""
+        return self._recorder.has_virtual_tables
+
     def impersonate(self, last_insert_id: int, changes: int) -> None:
         """Let ``last_insert_rowid()`` and ``changes()`` be those of a session."""
         self.connection.raw.set_last_insert_rowid(last_insert_id)
@@ -105,6 +110,8 @@ class Executor:
 
         Raises HaError (the statement changed nothing), TransactionLost, OverBudget.
         """
+        if parsed.dml:
+            return self._change_rows(parsed, params, max_rows)
         if parsed.savepoint is not None:
             return self._savepoint(parsed)
         connection = self.connection
@@ -134,9 +141,32 @@ class Executor:
         except apsw.Error as error:
             self._recorder.discard()
             raise connection.translated(error) from error
-        dml = not parsed.ddl and parsed.pragma is None
-        self._wrote = self._wrote or dml
-        return Ran(parsed.columns, rows, raw.changes() if dml else 0, raw.last_insert_rowid())
+        return Ran(parsed.columns, rows, 0, raw.last_insert_rowid())
+
+    def _change_rows(self, parsed: Parsed, params: object, max_rows: int | None) -> Ran:
+        """INSERT, UPDATE, DELETE and REPLACE: what almost every transaction is made of."""
+        connection = self.connection
+        recorder = self._recorder
+        values = bind(params, parsed.parameters)  # type: ignore[arg-type]
+        recorder.rows_begin()
+        try:
+            rows = connection.rows(parsed.sql, values, max_rows)
+        except HaError as error:
+            if not connection.in_transaction:
+                raise TransactionLost(error) from error
+            self._statement_failed()
+            raise
+        try:
+            recorder.statement_end()
+        except HaError:
+            recorder.discard()
+            raise
+        except apsw.Error as error:
+            recorder.discard()
+            raise connection.translated(error) from error
+        self._wrote = True
+        raw = connection.raw
+        return Ran(parsed.columns, rows, raw.changes(), raw.last_insert_rowid())
 
     def _statement_failed(self) -> None:
         try:

@@ -87,6 +87,7 @@ class Parsed:
     ``writes`` names the tables of ``main`` that it may change, triggers and cascades included
     as far as SQLite announces them; ``temp``: it reads or writes the temp schema;
     ``pragma``: (name, value). ``own``: only the session's own connection understands it.
+    ``changes_file``: it must run where the writer runs; ``dml``: and changes rows alone.
     ``memo``: room for what a caller derives from it once.
     """
 
@@ -105,6 +106,8 @@ class Parsed:
     savepoint: tuple[str, str] | None = None
     writes: frozenset[str] = field(default_factory=frozenset)
     own: bool = False
+    changes_file: bool = False
+    dml: bool = False
     memo: Any = None
 
     @property
@@ -128,9 +131,12 @@ class Parsed:
             and self.pragma[0] in FILE_PRAGMAS
         )
 
-    @property
-    def changes_file(self) -> bool:
-        """It must run where the writer runs."""
+    def settle(self) -> None:
+        """Derive what the other members imply."""
+        self.changes_file = self._changes_file()
+        self.dml = self.changes_file and not self.ddl and self.pragma is None
+
+    def _changes_file(self) -> bool:
         if self.explain or self.empty or self.transaction or self.savepoint:
             return False
         if self.pragma is not None:
@@ -206,13 +212,17 @@ def parse(connection: apsw.Connection, collector: Collector, sql: str) -> Parsed
         return Parsed(sql, "", "", True, (), (), empty=True)
     parsed = seen[0]
     _read_actions(parsed, actions)
+    parsed.settle()
     return parsed
 
 
 def _read_actions(parsed: Parsed, actions: list[Action]) -> None:
     writes: set[str] = set()
     for operation, first, second, database, _inner in actions:
-        if database == "temp" or operation in _TEMP_DDL:
+        if operation == apsw.SQLITE_ALTER_TABLE:
+            parsed.temp = parsed.temp_ddl = first == "temp"
+        elif operation in _TEMP_DDL or (database == "temp" and parsed.verb != "ALTER"):
+            # An ALTER of any table looks whether something in the temp schema names it.
             parsed.temp = True
             parsed.temp_ddl = parsed.temp_ddl or operation in _TEMP_DDL
         if operation in _WRITES and first is not None:

@@ -1,0 +1,95 @@
+"""A batch of transactions on one connection: budgets, and units that end the whole transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ha.core.errors import Code
+from ha.engine.api import Statement
+from ha.engine.batch import run_batch
+from ha.engine.unit import Unit
+from ha.store.connection import Connection, OverBudget
+from ha.store.executor import Executor
+from ha.store.file import Store, StoreOptions
+
+SCHEMA = """
+    CREATE TABLE t(id INTEGER PRIMARY KEY, x);
+    CREATE TABLE u(x UNIQUE);
+    CREATE TABLE parent(id INTEGER PRIMARY KEY);
+    CREATE TABLE child(p REFERENCES parent DEFERRABLE INITIALLY DEFERRED);
+    INSERT INTO u VALUES (3);
+"""
+
+
+@pytest.fixture
+def connection(tmp_path: Path) -> Iterator[Connection]:
+    store = Store.open(str(tmp_path / "a.db"), StoreOptions())
+    connection = store.connect()
+    connection.raw.execute(SCHEMA).fetchall()
+    yield connection
+    connection.close()
+    store.close()
+
+
+def units_of(*texts: str | list[str]) -> list[Unit]:
+    lists = [[text] if isinstance(text, str) else text for text in texts]
+    return [Unit([Statement(sql) for sql in sqls], deadline=0) for sqls in lists]
+
+
+def test_a_budget_that_runs_out_anywhere_only_asks_for_a_thread(connection: Connection) -> None:
+    """Also inside of BEGIN, SAVEPOINT or RELEASE, which no client has sent."""
+    connection.raw.set_progress_handler(connection._tick, 1)
+    executor = Executor(connection)
+    ended = 0
+    for ticks in range(400):
+        units = units_of("INSERT INTO t(x) VALUES (1)", ["INSERT INTO t(x) VALUES (2)"] * 2)
+        connection.ticks = ticks
+        try:
+            run_batch(executor, units)
+        except OverBudget:
+            assert not connection.in_transaction
+        else:
+            ended += 1
+            assert all(u.error is None and u.captured is not None for u in units)
+        finally:
+            connection.ticks = None
+            connection.rollback()
+    assert 0 < ended < 400
+
+
+@pytest.mark.parametrize(
+    ("statement", "code"),
+    [
+        ("INSERT OR FAIL INTO u VALUES (1), (2), (3)", Code.UNIQUE_VIOLATION),
+        ("INSERT OR ROLLBACK INTO u VALUES (1), (2), (3)", Code.UNIQUE_VIOLATION),
+        ("INSERT INTO u VALUES (1), (2), (3)", Code.UNIQUE_VIOLATION),
+        ("INSERT INTO child VALUES (7)", Code.FOREIGN_KEY_VIOLATION),
+        ("INSERT INTO nowhere VALUES (7)", Code.UNKNOWN_TABLE),
+    ],
+)
+def test_a_unit_that_fails_leaves_nothing_and_costs_only_itself(
+    connection: Connection, statement: str, code: Code
+) -> None:
+    connection.raw.execute("PRAGMA foreign_keys = ON").fetchall()
+    executor = Executor(connection)
+    first, failing, last = units_of(
+        "INSERT INTO t(x) VALUES ('first')", statement, "INSERT INTO t(x) VALUES ('last')"
+    )
+    run_batch(executor, [first, failing, last])
+    connection.raw.execute("COMMIT")
+    assert failing.error is not None and failing.error.code is code
+    assert failing.captured is None
+    assert first.error is None and last.error is None
+    assert [c.new_values for u in (first, last) if u.captured for c in u.captured.changes] == [
+        (1, "first"),
+        (2, "last"),
+    ]
+    assert connection.raw.execute("SELECT x FROM t ORDER BY id").fetchall() == [
+        ("first",),
+        ("last",),
+    ]
+    assert connection.raw.execute("SELECT x FROM u").fetchall() == [(3,)]
+    assert connection.raw.execute("SELECT count(*) FROM child").fetchall() == [(0,)]
