@@ -45,25 +45,34 @@ class Runtime:
         undo: Callable[[], None] | None = None,
         *,
         long: bool = False,
+        ticks: int = INLINE_TICKS,
     ) -> T:
         """Run ``work``, which uses ``connection`` alone: here if it is short, else on a thread.
 
-        ``undo`` takes back what a first try had begun. If the caller is cancelled while the
-        thread runs, the statement is interrupted and waited for.
+        ``undo`` takes back what a first try had begun; ``ticks``: its budget. If the caller is
+        cancelled while the thread runs, the statement is interrupted and waited for.
         """
-        connection.cancelled = False
-        connection.abandoned = False
         if not long:
-            connection.ticks = INLINE_TICKS
             try:
-                return work()
+                return self.run_here(connection, work, ticks)
             except OverBudget:
                 if undo is not None:
                     undo()
-            finally:
-                connection.ticks = None
+        connection.cancelled = False
+        connection.abandoned = False
         connection.ticks = None
         return await self._on_thread(connection, work)
+
+    @staticmethod
+    def run_here(connection: Connection, work: Callable[[], T], ticks: int = INLINE_TICKS) -> T:
+        """The first try of :meth:`run`, on the event loop. Raises OverBudget."""
+        connection.cancelled = False
+        connection.abandoned = False
+        connection.ticks = ticks
+        try:
+            return work()
+        finally:
+            connection.ticks = None
 
     async def _on_thread(self, connection: Connection, work: Callable[[], T]) -> T:
         result: list[T] = []
@@ -169,4 +178,7 @@ class Limiter:
                 ) from None
 
     async def __aexit__(self, *exc: object) -> None:
+        self.release()
+
+    def release(self) -> None:
         self._semaphore.release()

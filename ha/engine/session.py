@@ -8,16 +8,16 @@ pragma it set, TEMP objects.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from typing import TypeVar
 
 import apsw
 import trio
 
+from ha.core.changeset import Operation
 from ha.core.errors import Code, HaError
 from ha.core.since import Since
 from ha.core.undo import Mode
-from ha.core.values import Value
 from ha.engine.api import (
     HistoryItem,
     Kind,
@@ -32,8 +32,9 @@ from ha.engine.api import (
 from ha.engine.command import Command, CompleteRows
 from ha.engine.database import Database
 from ha.engine.iterating import closing
+from ha.engine.reading import OpenRows, Query
 from ha.engine.shards import CrossShard, has_hint
-from ha.engine.statements import columns_of, kind_of, require_single, to_prepared, to_result
+from ha.engine.statements import kind_of, require_single, to_prepared, to_result
 from ha.engine.turn import Turn
 from ha.engine.undoing import undo
 from ha.engine.unit import Stage, Unit
@@ -85,7 +86,7 @@ class Session:
         self._lost: HaError | None = None
         self._evicted: HaError | None = None
         self._freed = trio.Event()
-        self._open_rows: set[OpenRows] = set()
+        self.open_rows: set[OpenRows] = set()
         self._txseq = 0
         database.sessions[protocol] += 1
         database.clients.add(self)
@@ -205,43 +206,36 @@ class Session:
             return await self._read_together(statements, max_rows)
         return (await self._submit(statements, max_rows)).results
 
-    @asynccontextmanager
-    async def query(self, sql: str, params: Params = None) -> AsyncIterator[Rows]:
+    def query(self, sql: str, params: Params = None) -> Query:
+        return Query(self, sql, params)
+
+    def find_reading(self, sql: str, params: Params) -> Parsed | AbstractAsyncContextManager[Rows]:
+        """What :meth:`query` reads: a statement to be run row by row, or what answers it else."""
         command = self._commands(self, sql) if self._commands else None
         if command is not None:
-            async with command.open() as answer:
-                yield answer
-            return
+            return command.open()
         self._check_there()
         across = self._find_across(sql)
         if across is not None:
-            with self._running_across(across):
-                async with across.open(params) as merged:
-                    yield merged
-            return
+            return self._open_across(across, params)
         parsed = self._parse(sql)
         require_single(parsed)
         streams = not (parsed.empty or parsed.changes_file or parsed.transaction)
         if not streams or parsed.savepoint or parsed.pragma or not parsed.columns:
-            yield CompleteRows(await self.execute(sql, params))
-            return
+            return self._open_complete(sql, params)
         if self._aborted is not None:
             raise self._aborted
-        async with self._database.limiter:
-            own = self._own if self._transaction or self._pinned or parsed.own else None
-            connection = own.connection if own else self._database.store.take_reader()
-            try:
-                connection.raw.set_last_insert_rowid(self._last_insert_id)
-                rows = OpenRows(self, connection, parsed, params)
-                self._open_rows.add(rows)
-                try:
-                    yield rows
-                finally:
-                    self._open_rows.discard(rows)
-                    rows.close()
-            finally:
-                if own is None:
-                    self._database.store.give_reader(connection)
+        return parsed
+
+    @asynccontextmanager
+    async def _open_across(self, across: CrossShard, params: Params) -> AsyncIterator[Rows]:
+        with self._running_across(across):
+            async with across.open(params) as merged:
+                yield merged
+
+    @asynccontextmanager
+    async def _open_complete(self, sql: str, params: Params) -> AsyncIterator[Rows]:
+        yield CompleteRows(await self.execute(sql, params))
 
     def cancel(self) -> None:
         if self._busy is not None:
@@ -280,7 +274,7 @@ class Session:
             self._busy.interrupt()
             await self._freed.wait()
             self._evicted = None
-        for rows in self._open_rows:
+        for rows in self.open_rows:
             rows.break_off(error)
         if self._transaction:
             self._abort(error)
@@ -302,7 +296,7 @@ class Session:
             return None
         across = self._cross_shards(sql)
         if across is not None:
-            self._raise_expired()
+            self.check_open()
             if self._turn is not None:
                 raise HaError(
                     Code.UNSUPPORTED,
@@ -397,7 +391,7 @@ class Session:
             connection = own.connection if own is not None else database.store.take_reader()
             try:
                 self._impersonate(connection)
-                rows = await self._run(
+                rows = await self.run(
                     connection, lambda: connection.rows(parsed.sql, values, max_rows)
                 )
             finally:
@@ -425,13 +419,14 @@ class Session:
 
         async with database.limiter:
             try:
-                return await self._run(connection, work)
+                return await self.run(connection, work)
             finally:
                 database.store.give_reader(connection)
 
     async def _submit(self, statements: Sequence[Statement], max_rows: int | None) -> Unit:
         committer = self._database.committer
         options = self._database.options.commit
+        schema = any(map(_changes_schema, {s.sql for s in statements}))
         unit = Unit(
             statements,
             deadline=trio.current_time() + options.publish_timeout,
@@ -439,7 +434,8 @@ class Session:
             last_insert_id=self._last_insert_id,
             changes=self._changes,
             local_ddl=not options.ddl_sync and self._has_ddl(statements),
-            drains=options.asynchronous and any(_changes_schema(s.sql) for s in statements),
+            drains=options.asynchronous and schema,
+            alone=schema,
             parse=self._parse_in_unit,
         )
         async with self._database.limiter:
@@ -496,7 +492,7 @@ class Session:
         own = self._open_own()
         connection = own.connection
         assert parsed.pragma is not None
-        rows = await self._run(connection, lambda: connection.rows(parsed.sql))
+        rows = await self.run(connection, lambda: connection.rows(parsed.sql))
         if parsed.pragma[0] == "query_only":
             self._query_only = bool(connection.execute("PRAGMA query_only"))
         return to_result(parsed, Ran(parsed.columns, rows, 0, self._last_insert_id))
@@ -505,14 +501,29 @@ class Session:
         connection.raw.set_last_insert_rowid(self._last_insert_id)
         connection.session_changes = self._changes
 
-    async def _run(self, connection: Connection, work: Callable[[], T], *, long: bool = False) -> T:
+    def own_connection(self, parsed: Parsed) -> Connection | None:
+        """That a reading statement must run on; None: any reader of the pool will do."""
+        if self._own is not None and (self._transaction or self._pinned or parsed.own):
+            return self._own.connection
+        return None
+
+    @property
+    def last_insert_id(self) -> int:
+        return self._last_insert_id
+
+    def check_open(self) -> None:
+        """Raises what the client has yet to be told of its transaction's end."""
+        if self._aborted is not None:
+            raise self._aborted
+
+    async def run(self, connection: Connection, work: Callable[[], T], *, long: bool = False) -> T:
         with self._using(connection):
             return await self._database.runtime.run(connection, work, long=long)
 
     @contextmanager
     def _using(self, connection: Connection) -> Iterator[None]:
         """What runs may be interrupted, by its client and by others who need what it holds."""
-        self._raise_expired()
+        self.check_open()
         self._busy = connection
         try:
             yield
@@ -524,7 +535,7 @@ class Session:
             self._busy = None
             self._give_up_expired()
             self._freed.set()
-        self._raise_expired()
+        self.check_open()
 
     # --- transactions ----------------------------------------------------------------
 
@@ -617,7 +628,7 @@ class Session:
                 self._rollback()
                 raise
             return Result(kind_of(parsed), parsed.verb)
-        await self._run(own.connection, lambda: own.run(parsed, None))
+        await self.run(own.connection, lambda: own.run(parsed, None))
         return Result(kind_of(parsed), parsed.verb)
 
     async def _in_transaction(self, parsed: Parsed, params: Params, max_rows: int | None) -> Result:
@@ -694,10 +705,15 @@ class Session:
         except apsw.Error as error:
             raise from_sqlite(error) from error
         if captured is None:
-            own.connection.rollback()
+            # Nothing of the file is changed, but TEMP tables may be.
+            try:
+                own.connection.execute("COMMIT")
+            except apsw.Error as error:
+                raise from_sqlite(error) from error
             self._end_transaction()
             return
-        unit = Unit((), deadline=turn.deadline, again=False)
+        schema = any(c.operation is Operation.SQL for c in captured.changes)
+        unit = Unit((), deadline=turn.deadline, again=False, alone=schema)
         unit.captured = captured
         unit.stage = Stage.RUNNING
         turn.commit(unit)
@@ -747,70 +763,9 @@ class Session:
         if self._aborted is not None and self._transaction:
             self._abort(self._aborted)
 
-    def _raise_expired(self) -> None:
-        if self._aborted is not None:
-            raise self._aborted
-
 
 def _changes_schema(sql: str) -> bool:
     return first_word(sql) in ("CREATE", "DROP", "ALTER", "REINDEX", "ANALYZE", "PRAGMA")
 
 
-class OpenRows:
-    """See :class:`ha.engine.api.Rows`."""
-
-    def __init__(
-        self, session: Session, connection: Connection, parsed: Parsed, params: Params
-    ) -> None:
-        self.columns = columns_of(parsed)
-        self._session = session
-        self._connection = connection
-        self._sql = parsed.sql
-        self._values = bind(params, parsed.parameters)
-        self._cursor: apsw.Cursor | None = None
-        self._ended = False
-        self._error: HaError | None = None
-
-    def break_off(self, error: HaError) -> None:
-        """There is no more to be had."""
-        self.close()
-        self._error = error
-
-    async def fetch(self, count: int) -> list[tuple[Value, ...]]:
-        if self._error is not None:
-            raise self._error
-        if self._ended:
-            return []
-        # An open cursor cannot be started again on a thread: it is there from the first.
-        rows = await self._session._run(
-            self._connection, lambda: self._step(count), long=self._cursor is not None
-        )
-        if len(rows) < count:
-            self._ended = True
-        return rows
-
-    def _step(self, count: int) -> list[tuple[Value, ...]]:
-        connection = self._connection
-        try:
-            if self._cursor is None:
-                cursor = connection.raw.cursor()
-                cursor.execute(self._sql, self._values)
-            else:
-                cursor = self._cursor
-            out: list[tuple[Value, ...]] = []
-            for row in cursor:
-                out.append(row)
-                if len(out) == count:
-                    break
-        except Exception as error:
-            raise connection.translated(error) from error
-        self._cursor = cursor
-        return out
-
-    def close(self) -> None:
-        if self._cursor is not None:
-            self._cursor.close(True)
-            self._cursor = None
-
-
-_WRITES = Parsed("", "", "INSERT", False, (), ())
+_WRITES = Parsed("", "", "INSERT", False, (), (), changes_file=True)
