@@ -94,7 +94,7 @@ class JetStreamCatalogue:
             "allow_direct": True,
         }
         try:
-            await self._api.call(f"STREAM.CREATE.{self._stream}", config)
+            await self._api.retry(f"STREAM.CREATE.{self._stream}", config)
         except JetStreamError as error:
             if error.code != js_api.NAME_EXISTS:
                 raise

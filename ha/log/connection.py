@@ -211,18 +211,41 @@ class Connection:
         requests: Sequence[tuple[str, bytes, dict[str, str] | None]],
         *,
         timeout: float = 5.0,
+        again: float | None = None,
     ) -> list[Reply]:
-        """Several at once, in one write; the answers in the same order."""
-        now = trio.current_time()
-        answers: list[Reply | None] = [None] * len(requests)
-        missing = len(requests)
+        """Several at once, in one write; the answers in the same order.
+
+        ``again``: for requests that may be repeated. They are all sent once more after each so
+        many seconds, since a cluster without a leader keeps none; the first round that is
+        answered whole counts, whichever it is.
+        """
+        end = trio.current_time() + timeout
+        whole: list[Reply] = []
         done = trio.Event()
+        while True:
+            self._ask(requests, whole, done)
+            left = max(0.0, end - trio.current_time())
+            await self.wait(done, left if again is None else min(again, left))
+            if whole:
+                return whole
+            if self.is_closed or trio.current_time() >= end:
+                what = self.reason if self.is_closed else f"no answer within {timeout:g} s"
+                raise LogError(f"{requests[0][0]}: {what}")
+
+    def _ask(
+        self,
+        requests: Sequence[tuple[str, bytes, dict[str, str] | None]],
+        whole: list[Reply],
+        done: trio.Event,
+    ) -> None:
+        """Send one round; when all its answers are there, and ``whole`` is empty, they fill it."""
+        now = trio.current_time()
+        answers: dict[int, Reply] = {}
 
         def on_reply(index: int, reply: bytes, headers: bytes, payload: bytes) -> None:
-            nonlocal missing
             answers[index] = Reply(reply, headers, payload)
-            missing -= 1
-            if not missing:
+            if len(answers) == len(requests) and not whole:
+                whole.extend(answers[i] for i in range(len(requests)))
                 done.set()
 
         frames = []
@@ -231,11 +254,6 @@ class Connection:
             token = self.expect_reply(on_reply, index, now)
             frames.append(wire.publish(subject.encode(), token, block, payload))
         self.write(b"".join(frames))
-        await self.wait(done, timeout)
-        if missing:
-            what = self.reason if self.is_closed else f"no answer within {timeout:g} s"
-            raise LogError(f"{requests[0][0]}: {what}")
-        return [answer for answer in answers if answer is not None]
 
     async def flush(self, timeout: float = 5.0) -> None:
         """Return when the server has processed all that was written. Raises LogError."""

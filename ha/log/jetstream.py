@@ -63,7 +63,8 @@ class JetStreamOptions:
     a stream that is not there yet; an existing one keeps its own unless ``change_max_age``,
     ``change_replicas`` say that the user asked for these. ``deliver``: the deliver policy of
     the node's durable consumers, as JetStream writes it. ``timeout``: seconds for each
-    request, and for the start.
+    request, and for the start. A server of a cluster may yet have to find the others and a
+    leader: the start waits for that ``election`` seconds at least.
     """
 
     urls: str
@@ -75,6 +76,7 @@ class JetStreamOptions:
     change_replicas: bool = False
     deliver: dict[str, object] = field(default_factory=lambda: {"deliver_policy": "all"})
     timeout: float = 10.0
+    election: float = 30.0
     tls: ssl.SSLContext | None = None
 
 
@@ -82,7 +84,7 @@ class JetStreamBroker:
     """A :class:`ha.log.api.Broker`. Enter it in the node's nursery's task.
 
     It connects for ever; entering raises HaError when there is no connection, or no stream,
-    within ``timeout``. A NodeNameTaken that shows later ends it, as an error of its tasks.
+    in time. A NodeNameTaken that shows later ends it, as an error of its tasks.
     ``rng`` makes inboxes, names and the epoch: a ``SystemRandom`` but in tests.
     """
 
@@ -156,6 +158,12 @@ class JetStreamBroker:
 
     # --- the stream ---
 
+    def _start_timeout(self) -> float:
+        options = self.options
+        connection = self.client.connection
+        clustered = connection is not None and connection.info.get("cluster")
+        return max(options.timeout, options.election) if clustered else options.timeout
+
     async def _ensure_stream(self) -> None:
         options = self.options
         config: dict[str, object] = {
@@ -175,7 +183,7 @@ class JetStreamBroker:
 
     async def _find_or_create(self, config: dict[str, object]) -> dict[str, Any]:
         """The stream's info. Nodes that start at the same moment all end with one stream."""
-        name, timeout = self.options.stream, self.options.timeout
+        name, timeout = self.options.stream, self._start_timeout()
         deadline = trio.current_time() + timeout
         while True:
             try:
@@ -218,7 +226,7 @@ class JetStreamBroker:
             return info
         _log.info("changing the settings of the stream %s", options.stream)
         return await self.api.retry(
-            f"STREAM.UPDATE.{options.stream}", wanted, timeout=options.timeout
+            f"STREAM.UPDATE.{options.stream}", wanted, timeout=self._start_timeout()
         )
 
     # --- Broker ---
@@ -251,7 +259,7 @@ class JetStreamBroker:
             name=name,
             deliver=options.deliver,
         )
-        await durable.create(options.timeout)
+        await durable.create(self._start_timeout())
         held = _Held(claim, durable)
         self._nursery.start_soon(held.run)
         return JetStreamLog(self, subject, held)

@@ -36,7 +36,7 @@ ID_HEADER = "Nats-Msg-Id"
 EXPECT_HEADER = "Nats-Expected-Last-Subject-Sequence"
 
 RETRY_DELAY = 0.1
-_ATTEMPT = 2.0  # a cluster without a leader does not answer: ask again
+AGAIN = 0.5  # seconds; a cluster without a leader does not keep a question: ask again
 
 
 class JetStreamError(LogError):
@@ -97,9 +97,10 @@ class Api:
         request: dict[str, object] | None = None,
         *,
         timeout: float | None = None,
+        again: float | None = None,
     ) -> dict[str, Any]:
-        """``subject`` without ``$JS.API.``."""
-        (answer,) = await self.call_many([(subject, request)], timeout=timeout)
+        """``subject`` without ``$JS.API.``. ``again``: see :meth:`Connection.request_many`."""
+        (answer,) = await self.call_many([(subject, request)], timeout=timeout, again=again)
         if isinstance(answer, LogError):
             raise answer
         return answer
@@ -109,6 +110,7 @@ class Api:
         requests: Sequence[tuple[str, dict[str, object] | None]],
         *,
         timeout: float | None = None,
+        again: float | None = None,
     ) -> list[dict[str, Any] | LogError]:
         """Several in one write. Errors of JetStream stand in the list."""
         replies = await self._client.require().request_many(
@@ -117,6 +119,7 @@ class Api:
                 for subject, body in requests
             ],
             timeout=self._timeout if timeout is None else timeout,
+            again=again,
         )
         answers: list[dict[str, Any] | LogError] = []
         for (subject, _), reply in zip(requests, replies, strict=True):
@@ -131,23 +134,26 @@ class Api:
         subject: str,
         request: dict[str, object] | None = None,
         *,
-        timeout: float,
+        timeout: float | None = None,
     ) -> dict[str, Any]:
         """For requests that may be repeated: waits for a connection and for a leader."""
-        deadline = trio.current_time() + timeout
+        deadline = trio.current_time() + (self._timeout if timeout is None else timeout)
         while True:
             try:
-                return await self.call(subject, request, timeout=min(_ATTEMPT, timeout))
+                left = max(0.0, deadline - trio.current_time())
+                return await self.call(subject, request, timeout=left, again=AGAIN)
             except JetStreamError as error:
-                if error.code != NO_PEERS or trio.current_time() >= deadline:
+                if error.code != NO_PEERS:
                     raise
-            except LogError:
-                if trio.current_time() >= deadline:
-                    raise
+                problem: LogError = error
+            except LogError as error:
+                problem = error
             with trio.move_on_at(deadline):
                 # A leader's election has no event that a client could wait for.
                 await trio.sleep(RETRY_DELAY)
                 await self._client.wait_up()
+            if trio.current_time() >= deadline:
+                raise problem
 
 
 # --- values ------------------------------------------------------------------------------

@@ -92,7 +92,7 @@ class Bucket:
             "compression": "s2",
         }
         try:
-            await self._api.call(f"STREAM.CREATE.{self._stream}", config)
+            await self._api.retry(f"STREAM.CREATE.{self._stream}", config)
         except JetStreamError as error:
             if error.code != js_api.NAME_EXISTS:
                 raise

@@ -26,7 +26,7 @@ _log = logging.getLogger("ha.log")
 
 _HEARTBEAT = 1.0
 _SILENCE = 3.0  # three heartbeats missing
-_CREATE_TIMEOUT = 2.0  # a cluster that elects its leaders does not answer: ask again
+_CREATE_TIMEOUT = 5.0
 _GRACE = 0.2  # for a reading task that had no turn: a busy node is no silent server
 _INACTIVE = 30.0  # after which the server forgets the consumer of a node that is gone
 _RETRY_FIRST, _RETRY_LAST = 0.05, 1.0
@@ -221,6 +221,7 @@ class OrderedConsumer:
                 (f"STREAM.INFO.{self._stream}", None),
             ],
             timeout=_CREATE_TIMEOUT,
+            again=js_api.AGAIN,
         )
         if isinstance(info, JetStreamError) and info.code == js_api.STREAM_NOT_FOUND:
             raise LogReset(f"the stream {self._stream} is gone", ResetReason.EPOCH)

@@ -191,6 +191,33 @@ async def test_a_server_without_jetstream_is_told(
         await broker.__aenter__()
 
 
+@pytest.mark.parametrize(("ignored", "delay"), [(2, 0.0), (0, 0.8)])
+async def test_a_question_is_asked_again_and_the_first_answer_counts(
+    shared_nats_server: NatsProcess, ignored: int, delay: float
+) -> None:
+    """A cluster without a leader keeps no question, and a slow one answers the first late."""
+    asked: list[bytes] = []
+    async with JetStreamBroker(options(shared_nats_server), rng=RNG) as broker:
+        connection = broker.client.require()
+        async with trio.open_nursery() as nursery:
+
+            async def answer(number: int, reply: bytes) -> None:
+                await trio.sleep(delay)
+                connection.publish(reply.decode(), b'{"number": %d}' % number)
+
+            def on_message(subject: bytes, reply: bytes, headers: bytes, payload: bytes) -> None:
+                asked.append(reply)
+                if len(asked) > ignored:
+                    nursery.start_soon(answer, len(asked), reply)
+
+            connection.subscribe("$JS.API.ASK.AGAIN", on_message)
+            with trio.fail_after(10):
+                told = await broker.api.retry("ASK.AGAIN", timeout=10)
+            nursery.cancel_scope.cancel()
+    assert told == {"number": ignored + 1}
+    assert len(asked) == (3 if ignored else 2)
+
+
 def self_signed(folder: Path) -> tuple[Path, Path]:
     certificate, key = folder / "cert.pem", folder / "key.pem"
     subprocess.run(
@@ -862,11 +889,14 @@ async def publish_surely(log: JetStreamLog, names: list[str]) -> None:
 async def test_nodes_that_start_with_their_cluster_agree_on_one_stream(
     cluster: list[NatsProcess],
 ) -> None:
-    """Each on its own server, before the servers have found each other."""
+    """Each on its own server, before the servers have found each other.
+
+    That takes longer than a write may: the time-out of writes is none for the start.
+    """
     epochs: list[str] = []
 
     async def join(server: NatsProcess) -> None:
-        mine = options(server, node=f"n{server.port}", replicas=3, timeout=30.0, stream="C")
+        mine = options(server, node=f"n{server.port}", replicas=3, timeout=0.5, stream="C")
         async with JetStreamBroker(mine, rng=RNG) as broker:
             epochs.append((await (await broker.log(DB)).state()).epoch)
 
