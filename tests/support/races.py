@@ -56,7 +56,28 @@ class HoldingBroker(MemoryBroker):
             self.held.append(Held(log, list(messages), on_ack))
             self.arrived.set()
 
+        publish_one = log.publish_one
+
+        async def hold_one(message: Outgoing, timeout: float) -> Ack:
+            if not log.connected or not self.holding:
+                return await publish_one(message, timeout)
+            told = trio.Event()
+            outcomes: list[Ack | LogError] = []
+
+            def on_ack(_: int, outcome: Ack | LogError) -> None:
+                outcomes.append(outcome)
+                told.set()
+
+            hold([message], on_ack)
+            with trio.move_on_after(timeout):
+                await told.wait()
+            outcome = outcomes[0] if outcomes else LogError(f"no ack within {timeout:g} s")
+            if isinstance(outcome, LogError):
+                raise outcome
+            return outcome
+
         log.publish = hold  # type: ignore[method-assign]
+        log.publish_one = hold_one  # type: ignore[method-assign]
         return log
 
 
