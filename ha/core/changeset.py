@@ -12,6 +12,7 @@ import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from itertools import chain, repeat
 from typing import Any
 
 from ha.core.values import Value, decode_values, encode_values, is_plain
@@ -76,6 +77,7 @@ class Kind(StrEnum):
     BASE = "base"  # opens a log: the identity of the database, and where its content is
     VOID = "void"  # does nothing; takes the place of a message whose publish timed out
     SKIP = "skip"  # lets all nodes pass over the message at ``target``
+    TERM = "term"  # opens the term of a leader: from here on only its messages count
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +101,8 @@ class ChangeSet:
     ``origin`` is None for messages of existing nodes, which carry no number. ``base`` is the
     applied sequence on which the transaction ran; ``after`` the number of the message that
     must precede it, since it ran on that one's effects (same process). ``virtual`` names the
-    virtual tables whose shadow rows it carries. ``timestamp_ns`` is information, never used
-    to decide.
+    virtual tables whose shadow rows it carries. ``term``: of the leader that wrote it, None
+    where every node writes. ``timestamp_ns`` is information, never used to decide.
     """
 
     node: str
@@ -118,6 +120,7 @@ class ChangeSet:
     sequences: tuple[SequenceChange, ...] = ()
     target: int | None = None
     snapshot: int | None = None
+    term: int | None = None
     extra: dict[str, Any] = field(default_factory=dict)
 
     def with_changes(self, changes: tuple[Change, ...]) -> ChangeSet:
@@ -161,58 +164,90 @@ def encode_change(c: Change) -> dict[str, Any]:
     return out
 
 
-def _make_dumps() -> Callable[[Any], str]:
+def _make_dumps(comma: str = ",") -> Callable[[Any], str]:
     """``json.dumps``, compact, ASCII and strict, without its costs a call where C is at hand."""
-    encoder = json.JSONEncoder(separators=(",", ":"), allow_nan=False, check_circular=False)
+    encoder = json.JSONEncoder(separators=(comma, ":"), allow_nan=False, check_circular=False)
     make: Any = getattr(json.encoder, "c_make_encoder", None)
     if make is None:
         return encoder.encode
     text = json.encoder.encode_basestring_ascii
-    in_c = make(None, encoder.default, text, None, ":", ",", False, False, False)
+    in_c = make(None, encoder.default, text, None, ":", comma, False, False, False)
     return lambda value: "".join(in_c(value, 0))
 
 
 _dumps = _make_dumps()
+_dump_lines = _make_dumps(",\n")
 
 
 def encode_changes(changes: Iterable[Change]) -> str:
     """``encode_change`` of each, as the text of a JSON array.
 
     One row after the other of the same table differs in its numbers and values only, so the
-    rest of the text is made once.
+    rest of the text is made once, and their values go through the encoder together.
     """
     parts: list[str] = []
-    last: Change | None = None
-    head = ""
+    run: list[Change] = []
     for c in changes:
+        if run:
+            last = run[-1]
+            if (
+                c.columns is last.columns
+                and c.table is last.table
+                and c.operation is last.operation
+                and c.pk_columns is last.pk_columns
+                and c.database is last.database
+            ):
+                run.append(c)
+                continue
+            _encode_run(run, parts)
+            run = []
         if c.operation is Operation.SQL or c.operation is Operation.CUSTOM:
             parts.append(_dumps(encode_change(c)))
-            continue
-        if (
-            last is None
-            or c.columns is not last.columns
-            or c.table is not last.table
-            or c.operation is not last.operation
-            or c.pk_columns is not last.pk_columns
-            or c.database is not last.database
-        ):
-            last = c
-            bare = replace(c, old_rowid=None, new_rowid=None, old_values=None, new_values=None)
-            head = _dumps(encode_change(bare))[:-1]
+        else:
+            run.append(c)
+    if run:
+        _encode_run(run, parts)
+    return f"[{','.join(parts)}]"
+
+
+def _encode_run(run: list[Change], parts: list[str]) -> None:
+    """Changes of rows that are alike in all but rowids and values."""
+    first = run[0]
+    columns = f',"columns":{_dumps(first.columns)}'
+    keys = f',"pk_columns":{_dumps(first.pk_columns)}' if first.pk_columns else ""
+    head = (
+        f'{{"database":{_dumps(first.database)},"operation":"{first.operation.value}"'
+        f',"table":{_dumps(first.table)}{columns}{keys}'
+    )
+    old = _row_texts("old", [c.old_values for c in run])
+    new = _row_texts("new", [c.new_values for c in run])
+    for c, old_text, new_text in zip(run, old, new, strict=True):
         text = head
         if c.old_rowid is not None:
             text += f',"old_rowid":{c.old_rowid}'
         if c.new_rowid is not None:
             text += f',"new_rowid":{c.new_rowid}'
-        if c.old_values is not None:
-            text += _row_text("old", c.old_values)
-        if c.new_values is not None:
-            text += _row_text("new", c.new_values)
-        parts.append(text + "}")
-    return f"[{','.join(parts)}]"
+        parts.append(f"{text}{old_text}{new_text}}}")
 
 
-def _row_text(which: str, values: tuple[Value, ...]) -> str:
+_FEW = 4
+
+
+def _row_texts(which: str, rows: list[tuple[Value, ...] | None]) -> Iterable[str]:
+    """The members for old or new values, one text a row."""
+    if rows[0] is None and not any(rows):
+        return repeat("", len(rows))
+    if len(rows) < _FEW or None in rows or not is_plain(list(chain.from_iterable(rows))):  # type: ignore[arg-type]
+        return [_row_text(which, row) for row in rows]
+    # A line break stands in no string of JSON, so that it can mark where rows end.
+    text = _dump_lines(rows)[2:-2]
+    bodies = text.replace("],\n[", "\0").replace("\n", "").split("\0")
+    return [f',"{which}_values":[{body}]' for body in bodies]
+
+
+def _row_text(which: str, values: tuple[Value, ...] | None) -> str:
+    if values is None:
+        return ""
     if is_plain(values):
         return f',"{which}_values":{_dumps(values)}'
     row, letters = encode_values(values)
@@ -233,6 +268,7 @@ def encode(cs: ChangeSet) -> bytes:
         ("after", cs.after),
         ("target", cs.target),
         ("snapshot", cs.snapshot),
+        ("term", cs.term),
     ):
         if value is not None:
             ours[name] = value
@@ -253,7 +289,7 @@ def encode(cs: ChangeSet) -> bytes:
 
 _OURS = {
     "v", "kind", "n", "uuid", "base", "after", "target", "snapshot", "identify", "virtual",
-    "sequences",
+    "sequences", "term",
 }  # fmt: skip
 
 
@@ -333,6 +369,7 @@ def _decode_message(raw: Any) -> ChangeSet:
         sequences=tuple(_decode_sequence(s) for s in _list(ours, "sequences")),
         target=_optional_integer(ours, "target"),
         snapshot=_optional_integer(ours, "snapshot"),
+        term=_optional_integer(ours, "term"),
         extra={k: v for k, v in ours.items() if k not in _OURS},
     )
 

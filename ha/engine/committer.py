@@ -46,6 +46,7 @@ from ha.log.api import (
     WrongLast,
 )
 from ha.store import control
+from ha.store.connection import INLINE_TICKS
 from ha.store.executor import Executor
 from ha.store.fold import Fold, Folded, Gap, Halt, Rebased
 from ha.store.outbox import messages_of
@@ -585,7 +586,8 @@ class Committer:
                 executor.connection,
                 lambda: run_batch(executor, units),
                 executor.connection.rollback,
-                long=size > 2_000 or units[0].work is not None,
+                long=size - len(units) > INLINE_TICKS or units[0].work is not None,
+                ticks=INLINE_TICKS + len(units),
             )
         except (HaError, apsw.Error) as problem:
             executor.connection.rollback()

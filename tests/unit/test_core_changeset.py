@@ -228,3 +228,18 @@ def test_decoding_leaves_the_garbage_collector_as_it_was() -> None:
         assert not gc.isenabled()
     finally:
         gc.enable()
+
+
+def test_many_rows_are_encoded_together_as_each_would_be_alone() -> None:
+    columns = ("id", "text")
+    odd = ["],\n[", "\n", "\0", "\"", "é", "\ud800", "", None, 1, -(2**63)]
+    rows = [
+        Change(Operation.UPDATE, "t", columns, ("id",), n, n, (n, value), (n, "new"))
+        for n, value in enumerate(odd)
+    ]
+    some = [
+        Change(Operation.INSERT, "t", columns, ("id",), None, n, None, (n, value))
+        for n, value in enumerate([1.5, b"b", *odd])
+    ]
+    mixed = [*rows, *some, rows[0], *some[2:]]
+    assert json.loads(encode_changes(mixed)) == [encode_change(c) for c in mixed]
