@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -22,6 +23,18 @@ USAGE = 2  # what was asked for cannot be done, or the node could not start
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status. ``argv`` is without the command's name."""
+    try:
+        status = _main(argv)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Who read our output has gone, as `head` does: there is nobody to tell. What is still
+        # buffered must not fail once more when the interpreter ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    return status
+
+
+def _main(argv: Sequence[str] | None) -> int:
     arguments = sys.argv[1:] if argv is None else list(argv)
     try:
         if arguments and arguments[0] in COMMANDS:

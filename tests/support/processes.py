@@ -33,6 +33,7 @@ class HaProcess:
     def start(self) -> HaProcess:
         """Returns when it serves; fails with its log if it does not."""
         self._serving.clear()
+        self.ports.clear()  # those of an earlier process are another's by now
         self.process = subprocess.Popen(
             [sys.executable, "-m", "ha", *self.arguments],
             cwd=self.cwd,

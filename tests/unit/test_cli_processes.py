@@ -125,6 +125,18 @@ def field(logged: Sequence[str], message: str, name: str) -> str:
     return match[1]
 
 
+def test_a_reader_that_goes_away_is_no_error() -> None:
+    """As ``ha --help | head -1`` does; the text is longer than what a pipe keeps."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ha", "--help"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    process.stdout.close()
+    _, told = process.communicate(timeout=60)
+    assert told == b""
+    assert process.returncode == 128 + signal.SIGPIPE
+
+
 @pytest.mark.parametrize("flag", ["--port", "--pg-port", "--nats-port"])
 def test_a_port_in_use_is_one_line_and_status_2(tmp_path: Path, flag: str) -> None:
     with socket.create_server(("", 0)) as taken:
