@@ -19,6 +19,7 @@ class Verdict(StrEnum):
     HOLE = "hole"  # the message of its batch that it builds on is missing, or did not count
     STALE = "stale"  # a virtual table changed after the state on which it ran
     FOREIGN = "foreign"  # it belongs to another database
+    FENCED = "fenced"  # another leader, or a later one, opened a term before it
     FAILED = "failed"  # its statements do not work on the state they met
     SKIPPED = "skipped"  # an operator let all nodes pass over it
     INTERCEPTED = "intercepted"  # an interceptor said so
@@ -46,10 +47,43 @@ class VirtualSeen:
     number: int
 
 
-def judge(cs: ChangeSet, uuid: str | None, seen: Seen, virtual: list[VirtualSeen]) -> Verdict:
+@dataclass(frozen=True, slots=True)
+class Term:
+    """The highest term in the log so far, and the process that opened it; 0 if there is none."""
+
+    number: int = 0
+    node: str = ""
+    process_id: int = 0
+
+    def fences(self, cs: ChangeSet) -> bool:
+        """May ``cs`` not count, because it is not of the process that leads the log?"""
+        term = cs.term or 0
+        if term != self.number:
+            return term < self.number
+        return term > 0 and (cs.node, cs.process_id) != (self.node, self.process_id)
+
+    def after(self, cs: ChangeSet) -> Term:
+        """The term that stands once ``cs``, which is not fenced, is in the log."""
+        if cs.term is None or cs.term <= self.number:
+            return self
+        return Term(cs.term, cs.node, cs.process_id)
+
+
+NO_TERM = Term()
+
+
+def judge(
+    cs: ChangeSet,
+    uuid: str | None,
+    seen: Seen,
+    virtual: list[VirtualSeen],
+    term: Term = NO_TERM,
+) -> Verdict:
     """``uuid``: of the database, None if not known; ``virtual``: of the tables it names."""
     if cs.uuid is not None and uuid is not None and cs.uuid != uuid:
         return Verdict.FOREIGN
+    if term.fences(cs):
+        return Verdict.FENCED
     if cs.origin is None:
         return Verdict.APPLY
     if cs.origin.number <= seen.number:

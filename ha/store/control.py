@@ -14,6 +14,7 @@ transaction of the effects that they account for.
 ``ha_redone``         what applying such a transaction again did, to be taken back as it was
 ``ha_dead_letters``   messages that could not be applied
 ``ha_ignored``        sequences of messages that the fold ignored, for history and undo
+``ha_term``           one row: the highest term of a leader in the log, and who opened it
 ====================  =================================================================
 """
 
@@ -23,6 +24,7 @@ import hashlib
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from ha.core.fold import NO_TERM, Term
 from ha.store.connection import Connection
 
 _TABLES = (
@@ -42,6 +44,8 @@ _TABLES = (
     "CREATE TABLE IF NOT EXISTS ha_dead_letters(sequence INTEGER PRIMARY KEY, message BLOB,"
     " error TEXT, time_ns INTEGER, state TEXT)",
     "CREATE TABLE IF NOT EXISTS ha_ignored(sequence INTEGER PRIMARY KEY, verdict TEXT)",
+    "CREATE TABLE IF NOT EXISTS ha_term("
+    "id INTEGER PRIMARY KEY CHECK (id = 1), number INTEGER, node TEXT, process_id INTEGER)",
 )
 
 
@@ -137,6 +141,20 @@ def set_origin_seen(
         "INSERT INTO ha_origins VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE"
         " SET number = excluded.number, applied = excluded.applied",
         (node, process_id, number, applied),
+    )
+
+
+def term(connection: Connection) -> Term:
+    """The highest term of a leader in the log, as far as the file has it."""
+    for row in connection.raw.execute("SELECT number, node, process_id FROM ha_term"):
+        return Term(*row)
+    return NO_TERM
+
+
+def set_term(connection: Connection, term: Term) -> None:
+    connection.execute(
+        "INSERT OR REPLACE INTO ha_term VALUES (1, ?, ?, ?)",
+        (term.number, term.node, term.process_id),
     )
 
 

@@ -117,6 +117,9 @@ class Fold:
         """Waiting transactions stand in the log where they do not count: number them anew."""
         self.redone = 0
         self.position = control.position(connection, subject)
+        self.term = control.term(connection)
+        """The highest term of a leader in the log up to the position."""
+        self._term = self.term
         self.trusted = 0
         """Bases up to here are known not to tell of a gap."""
         self._current = self.position.applied
@@ -149,6 +152,7 @@ class Fold:
             last: Entry | None = None
             self._current = self.position.applied
             self._in_place = True
+            self._term = self.term
             self._origins.clear()
             for entry in entries:
                 if entry.sequence <= self.position.applied:
@@ -179,6 +183,8 @@ class Fold:
                 self.redone += self._outbox.redo(connection, self._applier)
             for (node, process_id), seen in self._origins.items():
                 control.set_origin_seen(connection, node, process_id, seen.number, seen.applied)
+            if self._term != self.term:
+                control.set_term(connection, self._term)
             if last is not None:
                 control.advance(
                     connection, self._subject, last.sequence, last.time_ns, last.payload
@@ -192,6 +198,7 @@ class Fold:
                 raise connection.translated(error) from error
             raise
         self.refresh()
+        self.term = self._term
         if halt is not None:
             raise halt
         return out
@@ -245,15 +252,17 @@ class Fold:
         if cs.kind is Kind.SKIP:
             return Folded(entry, Verdict.APPLY, kind=cs.kind)
         seen = self._seen(cs)
-        verdict = judge(cs, self.position.uuid, seen, self._virtual_seen(cs))
+        verdict = judge(cs, self.position.uuid, seen, self._virtual_seen(cs), self._term)
         known = max(self._current, self.trusted)
         if cs.base is not None and cs.base > known and verdict is not Verdict.FOREIGN:
             raise Gap(cs.base)
         part = part_of(cs)
         if part is not None and not part.last:
-            if verdict is not Verdict.REPEATED and verdict is not Verdict.FOREIGN:
+            if verdict not in (Verdict.REPEATED, Verdict.FOREIGN, Verdict.FENCED):
                 self._keep_part(entry, cs, part.index)
             return Folded(entry, verdict, kind=cs.kind, whole=False)
+        if verdict is not Verdict.FOREIGN and verdict is not Verdict.FENCED:
+            self._term = self._term.after(cs)
         reason = ""
         count = 0
         if verdict.counts and tentative and cs.kind is Kind.TRANSACTION:

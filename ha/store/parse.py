@@ -29,6 +29,7 @@ CONTROL_TABLES = frozenset(
         "ha_outbox",
         "ha_redone",
         "ha_ignored",
+        "ha_term",
     }
 )
 
