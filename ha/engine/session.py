@@ -24,6 +24,7 @@ from ha.engine.api import (
     Params,
     Prepared,
     Result,
+    Routing,
     Rows,
     Statement,
     Status,
@@ -34,7 +35,7 @@ from ha.engine.database import Database
 from ha.engine.iterating import closing
 from ha.engine.reading import OpenRows, Query
 from ha.engine.shards import CrossShard, has_hint
-from ha.engine.statements import kind_of, require_single, to_prepared, to_result
+from ha.engine.statements import is_stream, kind_of, require_single, to_prepared, to_result
 from ha.engine.turn import Turn
 from ha.engine.undoing import undo
 from ha.engine.unit import Stage, Unit
@@ -81,6 +82,8 @@ class Session:
         self._last_insert_id = 0
         self._changes = 0
         self._query_only = False
+        self._read_only = False
+        self._routing = Routing()
         self._closed = False
         self._gone: HaError | None = None
         self._lost: HaError | None = None
@@ -110,6 +113,20 @@ class Session:
         if self._aborted is not None:
             return Status.ABORTED
         return Status.TRANSACTION if self._transaction else Status.IDLE
+
+    @property
+    def routing(self) -> Routing:
+        return self._routing
+
+    @routing.setter
+    def routing(self, value: Routing) -> None:
+        if value.linearizable:
+            raise HaError(
+                Code.UNSUPPORTED,
+                "linearizable reads need a leader, and on this node everybody takes writes",
+                hint="start the nodes with --leader-addr",
+            )
+        self._routing = value
 
     async def use_database(self, database_id: str) -> None:
         if self.status is not Status.IDLE:
@@ -146,6 +163,15 @@ class Session:
         report = await undo(self._database, mode, since, rows, dry_run=dry_run)
         self._txseq = report.sequence or self._txseq
         return report
+
+    async def begin_read_only(self) -> None:
+        """Begin a transaction that may not write, and never leaves this node."""
+        if self._aborted is not None:
+            raise self._aborted
+        if self.status is not Status.IDLE:
+            raise HaError(Code.IN_TRANSACTION, "cannot start a transaction within a transaction")
+        self._begin_own()
+        self._read_only = True
 
     async def wait_for(self, txseq: int) -> None:
         await self._database.wait_for(txseq)
@@ -211,17 +237,22 @@ class Session:
 
     def find_reading(self, sql: str, params: Params) -> Parsed | AbstractAsyncContextManager[Rows]:
         """What :meth:`query` reads: a statement to be run row by row, or what answers it else."""
-        command = self._commands(self, sql) if self._commands else None
-        if command is not None:
-            return command.open()
+        parsed = None
+        if self._own is None or not (self._transaction or self._pinned):
+            parsed = self._database.cache.get(sql)
+        if parsed is None:
+            command = self._commands(self, sql) if self._commands else None
+            if command is not None:
+                return command.open()
         self._check_there()
         across = self._find_across(sql)
         if across is not None:
             return self._open_across(across, params)
-        parsed = self._parse(sql)
-        require_single(parsed)
-        streams = not (parsed.empty or parsed.changes_file or parsed.transaction)
-        if not streams or parsed.savepoint or parsed.pragma or not parsed.columns:
+        if parsed is None:
+            parsed = self._parse(sql)
+        if parsed.remaining:
+            require_single(parsed)
+        if not is_stream(parsed):
             return self._open_complete(sql, params)
         if self._aborted is not None:
             raise self._aborted
@@ -511,6 +542,11 @@ class Session:
     def last_insert_id(self) -> int:
         return self._last_insert_id
 
+    @property
+    def changes(self) -> int:
+        """What changes() answers."""
+        return self._changes
+
     def check_open(self) -> None:
         """Raises what the client has yet to be told of its transaction's end."""
         if self._aborted is not None:
@@ -594,6 +630,8 @@ class Session:
         """Before the first write of a transaction."""
         if self._turn is not None:
             return
+        if self._read_only:
+            raise HaError(Code.READ_ONLY, "the transaction was begun as READ ONLY")
         self._check_writable()
         own = self._open_own()
         options = self._database.options.commit
@@ -730,6 +768,7 @@ class Session:
         """The connection holds nothing any more; give the writer back."""
         self._transaction = False
         self._implicit_savepoint = False
+        self._read_only = False
         if self._turn is not None:
             self._turn.release()
             self._turn = None

@@ -49,6 +49,13 @@ def _kind(parsed: Parsed) -> Kind:
     return Kind.WRITE
 
 
+def is_stream(parsed: Parsed) -> bool:
+    """Can its rows be fetched one by one, with no effect but reading?"""
+    return bool(parsed.columns) and not (
+        parsed.changes_file or parsed.transaction or parsed.savepoint or parsed.pragma
+    )
+
+
 def to_prepared(parsed: Parsed) -> Prepared:
     return Prepared(
         sql=parsed.sql,

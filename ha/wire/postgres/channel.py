@@ -53,9 +53,6 @@ class Channel:
 
     async def more(self) -> None:
         """Receive something. Nothing is sent first. Raises Closed."""
-        await self._fill()
-
-    async def _fill(self) -> None:
         try:
             data = await self.stream.receive_some(RECEIVE_SIZE)
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
@@ -70,7 +67,7 @@ class Channel:
             packet = self.decoder.next_startup()
             if packet is not None:
                 return packet
-            await self._fill()
+            await self.more()
 
     async def message(self) -> Message:
         """The next message; what waits to be sent is sent first if there is none yet.
@@ -82,7 +79,7 @@ class Channel:
         while message is None:
             if self._out:
                 await self.flush()
-            await self._fill()
+            await self.more()
             message = next_message()
         return message
 
@@ -98,6 +95,7 @@ class PlainChannel(Channel):
         super().__init__(stream, decoder)
         self._socket = socket.socket(fileno=os.dup(stream.socket.fileno()))
         self._socket.setblocking(False)
+        self._number = self._socket.fileno()
 
     def close(self) -> None:
         self._socket.close()
@@ -123,14 +121,14 @@ class PlainChannel(Channel):
 
     async def _send_rest(self, data: memoryview) -> None:
         while data:
-            await trio.lowlevel.wait_writable(self._socket)
+            await trio.lowlevel.wait_writable(self._number)
             data = data[self._send(data) :]
 
-    async def _fill(self) -> None:
+    async def more(self) -> None:
         """Waits first: nearly always the client has yet to ask."""
         try:
             while True:
-                await trio.lowlevel.wait_readable(self._socket)
+                await trio.lowlevel.wait_readable(self._number)
                 try:
                     data = self._socket.recv(RECEIVE_SIZE)
                     break

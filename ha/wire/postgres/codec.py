@@ -43,6 +43,11 @@ _CANCEL_CODE: Final = 80877102
 _SSL_CODE: Final = 80877103
 _GSS_CODE: Final = 80877104
 
+_DESCRIBE_PORTAL: Final = b"D\0\0\0\6P\0"
+_EXECUTE: Final = b"E\0\0\0\x09\0"
+"""Of the unnamed portal; its number of rows follows."""
+_SYNC_MESSAGE: Final = b"S\0\0\0\4"
+
 _HEAD = struct.Struct("!Bi")
 _INT32 = struct.Struct("!i")
 _UINT16 = struct.Struct("!H")
@@ -143,6 +148,25 @@ class FrontendDecoder:
         end = start + 1 + length
         self._position = end
         return decode(buffer[start + 5 : end])
+
+    def take_execution(self) -> tuple[bool, int] | None:
+        """Directly after a Bind of the unnamed portal: its Execute and the Sync behind it, if that
+        is what has arrived. Most clients send all of them at once.
+
+        Answers (is there a Describe of the portal before it, most rows); None if anything else
+        stands there, which :meth:`next` gives out then.
+        """
+        buffer, position = self._buffer, self._position
+        described = buffer.startswith(_DESCRIBE_PORTAL, position)
+        if described:
+            position += len(_DESCRIBE_PORTAL)
+        end = position + len(_EXECUTE) + 4
+        if self._unread or not (
+            buffer.startswith(_EXECUTE, position) and buffer.startswith(_SYNC_MESSAGE, end)
+        ):
+            return None
+        self._position = end + len(_SYNC_MESSAGE)
+        return described, max(_INT32.unpack_from(buffer, end - 4)[0], 0)
 
     def unread(self, messages: Sequence[Message]) -> None:
         """Give ``messages`` out again, before all others."""

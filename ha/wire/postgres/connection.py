@@ -23,7 +23,6 @@ from ha.wire.postgres.messages import (
     CopyFail,
     Flush,
     FunctionCall,
-    Message,
     PasswordMessage,
     Query,
     Sync,
@@ -115,7 +114,10 @@ async def converse(conversation: Conversation) -> None:
     buffered = channel.decoder.next
     handlers = extended.handlers
     while True:
-        message = buffered() or await _next(conversation)
+        message = buffered()
+        while message is None:
+            await _more(conversation)
+            message = buffered()
         handle = handlers.get(type(message))
         if handle is not None:
             if extended.skipping:
@@ -145,17 +147,21 @@ async def converse(conversation: Conversation) -> None:
             return
 
 
-async def _next(conversation: Conversation) -> Message:
-    """The next message, within idle_in_transaction_session_timeout or idle_session_timeout."""
-    status = conversation.transactions.status
-    settings = conversation.settings
-    name = "idle_session_timeout" if status == "I" else "idle_in_transaction_session_timeout"
-    milliseconds = settings.milliseconds(name)
-    if not milliseconds:
-        return await conversation.channel.message()
-    with trio.move_on_after(milliseconds / 1000):
-        return await conversation.channel.message()
-    if status == "I":
+async def _more(conversation: Conversation) -> None:
+    """Send what waits, and receive something, within idle_in_transaction_session_timeout or
+    idle_session_timeout."""
+    channel = conversation.channel
+    await channel.flush()
+    idle = conversation.transactions.status == "I"
+    name = "idle_session_timeout" if idle else "idle_in_transaction_session_timeout"
+    milliseconds = conversation.settings.values[name]
+    if milliseconds == "0":
+        await channel.more()
+        return
+    with trio.move_on_after(int(milliseconds) / 1000):
+        await channel.more()
+        return
+    if idle:
         raise Fatal("57P05", "terminating connection due to idle-session timeout")
     raise Fatal("25P03", "terminating connection due to idle-in-transaction timeout")
 

@@ -26,7 +26,7 @@ from ha.wire.postgres.sources import (
     changed_shape,
     next_batch,
 )
-from ha.wire.postgres.tags import complete
+from ha.wire.postgres.tags import completed
 from ha.wire.postgres.transactions import Transactions
 
 
@@ -102,7 +102,7 @@ class Running:
         self._conversation.cancel("statement timeout")
 
     async def __aexit__(self, *exc: object) -> None:
-        self._conversation.busy_since = None
+        self._conversation.busy = False
         if self._manager is not None and self._nursery is not None:
             # The error of the statement is not the nursery's: it would wrap it.
             self._nursery.cancel_scope.cancel()
@@ -134,7 +134,10 @@ class Conversation:
         self.portals: dict[str, Portal] = {}
         self.cursors: dict[str, Cursor] = {}
         self.transactions = Transactions(session, self.close_open, settings.end_transaction)
-        self.busy_since: float | None = None
+        self.busy = False
+        """Does a statement run?"""
+        self.runs = 0
+        """How many have begun."""
         self.cancelled_by: str | None = None
         self.vanished = False
 
@@ -142,7 +145,7 @@ class Conversation:
 
     def cancel(self, reason: str = "user request") -> None:
         """Interrupt the running statement, if one is running. From any task."""
-        if self.busy_since is not None:
+        if self.busy:
             self.cancelled_by = reason
             self.session.cancel()
 
@@ -156,8 +159,9 @@ class Conversation:
         return self.settings.values["statement_timeout"] == "0"
 
     def start(self) -> None:
-        """A statement runs from now on, until ``busy_since`` is None again."""
-        self.busy_since = trio.current_time()
+        """A statement runs from now on, until ``busy`` is False again."""
+        self.busy = True
+        self.runs += 1
         self.cancelled_by = None
 
     def running(self) -> Running:
@@ -226,13 +230,14 @@ class Conversation:
             portal.encode = self.encoder(portal)
 
     def encoder(self, portal: Portal) -> BatchEncoder:
-        formats = expand_formats(portal.formats, len(portal.columns))
         zone = self.settings.zone
         if portal.columns is not portal.plan.columns:
+            formats = expand_formats(portal.formats, len(portal.columns))
             return batch_encoder(portal.columns, formats, zone)
-        key = (tuple(formats), zone)
+        key = (tuple(portal.formats), zone)
         encode = portal.plan.encoders.get(key)
         if encode is None:
+            formats = expand_formats(portal.formats, len(portal.columns))
             encode = portal.plan.encoders[key] = batch_encoder(portal.columns, formats, zone)
         return encode
 
@@ -244,14 +249,21 @@ class Conversation:
         ``describe``: send the row description first.
         """
         plan = portal.plan
-        if plan.kind is not Kind.READ or describe:
-            writes = plan.kind in (Kind.WRITE, Kind.DDL)
-            await self.open(portal, more_follows=writes and more_follows())
-            if describe and portal.columns:
+        if plan.kind is Kind.READ:
+            if describe:
                 self.channel.write(describe_portal(portal))
-            await self.send_rows(portal, 0)
+            await self.read(portal)
             return
-        # The way of nearly all statements: nothing is kept, nothing is made but the rows.
+        writes = plan.kind in (Kind.WRITE, Kind.DDL)
+        await self.open(portal, more_follows=writes and more_follows())
+        if describe and portal.columns:
+            self.channel.write(describe_portal(portal))
+        await self.send_rows(portal, 0)
+
+    async def read(self, portal: Portal, max_rows: int = 0) -> None:
+        """The way of nearly all statements: run a reading one from its start to its end, or to
+        ``max_rows`` (0: all), after which it cannot go on. Raises HaError, PgError."""
+        plan = portal.plan
         assert plan.prepared is not None
         encode = self.encoder(portal)
         write = self.channel.write
@@ -260,18 +272,20 @@ class Conversation:
             if rows.columns != plan.prepared.columns:
                 raise changed_shape()
             while True:
+                if max_rows:
+                    batch = min(batch, max_rows - sent)
                 found = await rows.fetch(batch)
                 if found:
                     data = encode(found)
                     write(data)
                     sent += len(found)
-                if len(found) < batch:
+                if len(found) < batch or sent == max_rows:
                     break
                 await self.channel.drain()
                 self.check_cancelled()
                 batch = next_batch(len(found), len(data))
         portal.ended = True
-        write(backend.command_complete(complete(plan.tag, sent)))
+        write(backend.PORTAL_SUSPENDED if sent == max_rows > 0 else completed(plan.tag, sent))
 
     async def send_rows(self, portal: Portal, max_rows: int) -> None:
         """DataRows, then CommandComplete or PortalSuspended. ``max_rows`` 0: all."""
@@ -303,7 +317,7 @@ class Conversation:
             channel.write(backend.command_complete(portal.tag))
         else:
             count = sent if portal.count is None else portal.count
-            channel.write(backend.command_complete(complete(portal.tag, count)))
+            channel.write(completed(portal.tag, count))
 
     # --- the end of things --------------------------------------------------------------
 

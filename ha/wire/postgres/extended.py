@@ -27,7 +27,7 @@ from ha.wire.postgres.lexer import split
 from ha.wire.postgres.messages import Bind, Close, Describe, Execute, Message, Parse, Sync
 from ha.wire.postgres.perform import describe_command
 from ha.wire.postgres.plan import Plan
-from ha.wire.postgres.tags import complete
+from ha.wire.postgres.tags import completed
 
 
 class Extended:
@@ -93,6 +93,36 @@ class Extended:
         c = self._c
         plan = self._statement(message.statement)
         c.check_allowed(plan)
+        if plan.kind is Kind.READ and not message.portal and c.no_time_out:
+            found = c.channel.decoder.take_execution()
+            if found is not None:
+                return self._round(plan, message, *found)
+        return self._bound(plan, message)
+
+    async def _round(self, plan: Plan, message: Bind, describe: bool, max_rows: int) -> None:
+        """Bind, perhaps Describe, Execute and Sync of one reading statement."""
+        c = self._c
+        try:
+            waiting = self._bound(plan, message)
+            if waiting is not None:
+                await waiting
+            portal = c.portals[""]
+            if describe:
+                c.channel.write(describe_portal(portal))
+            if max_rows and c.transactions.active:
+                await self._execute(Execute("", max_rows))  # it may go on after the Sync
+            else:
+                c.start()
+                try:
+                    await c.read(portal, max_rows)
+                finally:
+                    c.busy = False
+        except (HaError, PgError) as error:
+            await self.failed(error, message)
+        await self.sync()
+
+    def _bound(self, plan: Plan, message: Bind) -> Awaitable[None] | None:
+        c = self._c
         if message.portal:
             if message.portal in c.portals:
                 raise PgError("42P03", f'cursor "{message.portal}" already exists')
@@ -146,7 +176,7 @@ class Extended:
             try:
                 await c.run(portal, self._more_follows)
             finally:
-                c.busy_since = None
+                c.busy = False
             return
         if fresh and self._can_be_gathered(plan, message) and await self._gathered(portal):
             return
@@ -200,12 +230,11 @@ class Extended:
             c.channel.decoder.unread(read)
             return False
         finally:
-            c.busy_since = None
+            c.busy = False
         c.channel.decoder.unread(read[-1:])  # the Sync
         for (plan, _, before), result in zip(found, results, strict=True):
             c.channel.write(before)
-            tag = complete(plan.tag, result.rows_affected)
-            c.channel.write(backend.command_complete(tag))
+            c.channel.write(completed(plan.tag, result.rows_affected))
         portal.ended = True
         return True
 

@@ -37,6 +37,8 @@ class _Client:
     secret: bytes
     conversation: Conversation
     socket: trio.socket.SocketType
+    seen: int = -1
+    """The statement that ran when it was looked after."""
 
 
 @dataclass(slots=True)
@@ -142,15 +144,16 @@ class Server:
 
     async def watch(self) -> None:
         """Interrupt statements whose client has gone: nobody reads the socket meanwhile."""
-        interval = self.config.limits.liveness_interval
         while True:
-            await trio.sleep(interval)
-            before = trio.current_time() - interval
+            await trio.sleep(self.config.limits.liveness_interval)
             for client in list(self.clients.values()):
-                since = client.conversation.busy_since
-                if since is not None and since < before and _hung_up(client.socket):
-                    client.conversation.vanished = True
-                    client.conversation.cancel("connection to client lost")
+                conversation = client.conversation
+                if not conversation.busy:
+                    continue
+                if client.seen == conversation.runs and _hung_up(client.socket):
+                    conversation.vanished = True
+                    conversation.cancel("connection to client lost")
+                client.seen = conversation.runs
 
 
 def _hung_up(socket: trio.socket.SocketType) -> bool:

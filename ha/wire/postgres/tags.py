@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from ha.engine.api import Kind, Prepared
+from ha.wire.postgres import backend
 from ha.wire.postgres.lexer import significant
 
 _NOISE = frozenset({"TEMP", "TEMPORARY", "UNIQUE", "VIRTUAL", "OR", "REPLACE"})
@@ -50,3 +53,13 @@ def complete(tag: str, count: int) -> str:
     if tag in _COUNTED:
         return f"{tag} {count}"
     return tag
+
+
+def completed(tag: str, count: int) -> bytes:
+    """The CommandComplete message."""
+    return _of_few(tag, count) if count < 16 else backend.command_complete(complete(tag, count))
+
+
+@lru_cache(maxsize=1024)
+def _of_few(tag: str, count: int) -> bytes:
+    return backend.command_complete(complete(tag, count))
