@@ -25,6 +25,7 @@ from nats.aio.client import Client as NatsClient
 from ha.log import nats_wire as wire
 from ha.log.api import LogError, NotSent
 from ha.log.endpoint import Endpoint
+from ha.log.frames import Deliver, Frames
 
 _log = logging.getLogger("ha.log")
 
@@ -55,18 +56,17 @@ class Reply:
     payload: bytes
 
 
+def discard(sid: int, subject: bytes, reply: bytes, headers: bytes, payload: bytes) -> None:
+    """A :data:`~ha.log.frames.Deliver` while nobody wants the messages."""
+
+
 class Wire(NatsClient):
     """nats-py's client, without its own subscriptions: every message goes to ``deliver``."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.deliver: Callable[[int, bytes, bytes, bytes, bytes], None] | None = None
-
-    async def _process_msg(
-        self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None
-    ) -> None:
-        if self.deliver is not None:
-            self.deliver(sid, bytes(subject), bytes(reply), headers or b"", data)
+        self.deliver: Deliver = discard
+        self._ps = Frames(self, lambda *message: self.deliver(*message))
 
     @property
     def info(self) -> dict[str, Any]:
