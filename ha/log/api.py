@@ -226,6 +226,60 @@ class Catalogue(Protocol):
     def watch(self) -> AbstractAsyncContextManager[Watch]: ...
 
 
+@dataclass(frozen=True, slots=True)
+class KeyEntry:
+    """What a key holds. ``value``: None once it is deleted; ``revision``: of the whole bucket,
+    it grows with each change of any key."""
+
+    key: str
+    value: bytes | None
+    revision: int
+
+
+class WrongRevision(Refused):
+    """The key has another revision than expected: nothing was changed. ``revision``: when told."""
+
+    def __init__(self, message: str, revision: int | None = None) -> None:
+        super().__init__(message)
+        self.revision = revision
+
+
+class KeyWatch(Protocol):
+    """First what each key holds (deletions too), then all changes that follow."""
+
+    async def receive(self) -> Sequence[KeyEntry]:
+        """At least one, in the order of their revisions. Raises LogReset: watch anew then."""
+        ...
+
+
+class KeyValue(Protocol):
+    """A bucket of small values beside the stream, each change of which is checked by its revision.
+
+    Nothing in it expires: who counts time does so by a clock of his own. Keys are made of
+    letters, digits, ``-``, ``_``, ``.``, ``/`` and ``=``. All methods raise LogError when the
+    outcome is not known, NotSent when it is certain that nothing was changed.
+    """
+
+    async def get(self, key: str) -> KeyEntry | None:
+        """Answered by the bucket's own leader, never from a cache or a follower."""
+        ...
+
+    async def update(self, key: str, value: bytes, revision: int) -> int:
+        """Set it if its revision is still ``revision`` (0: it was never there); the new one.
+
+        Raises WrongRevision.
+        """
+        ...
+
+    async def put(self, key: str, value: bytes) -> int:
+        """Set it, whatever it holds; the new revision."""
+        ...
+
+    async def delete(self, key: str) -> None: ...
+
+    def watch(self) -> AbstractAsyncContextManager[KeyWatch]: ...
+
+
 class Broker(Protocol):
     """What a node holds: one connection, one stream, many logs.
 

@@ -28,6 +28,7 @@ from ha.log.api import (
     Ack,
     AckCallback,
     Entry,
+    KeyValue,
     LogError,
     LogReset,
     LogState,
@@ -44,6 +45,7 @@ from ha.log.connection import Connection, Reply
 from ha.log.durable import Durable
 from ha.log.endpoint import parse_urls
 from ha.log.js_api import Api, JetStreamError
+from ha.log.keys import JetStreamKeys
 from ha.log.objects import Bucket
 from ha.log.ordered import READER_METADATA, OrderedConsumer
 
@@ -96,6 +98,7 @@ class JetStreamBroker:
         self.api = Api(self.client, timeout=min(options.timeout, _API_TIMEOUT))
         self.instance = self.client.token()
         self.max_msg_size = 0
+        self._replicas = options.replicas
         self._stack = AsyncExitStack()
         self._logs: dict[str, JetStreamLog] = {}
         self._lock = trio.Lock()
@@ -180,6 +183,7 @@ class JetStreamBroker:
         }
         info = await self._adopt(await self._find_or_create(config))
         self.max_msg_size = int(info["config"].get("max_msg_size") or 0)
+        self._replicas = int(info["config"].get("num_replicas") or 1)
 
     async def _find_or_create(self, config: dict[str, object]) -> dict[str, Any]:
         """The stream's info. Nodes that start at the same moment all end with one stream."""
@@ -313,6 +317,18 @@ class JetStreamBroker:
     def get_snapshot(self, database_id: str) -> AsyncIterator[bytes]:
         """Raises LogError when there is none, or when it is not whole."""
         return self._bucket.get(database_id)
+
+    def keys(self, bucket: str, max_age: float = 0.0) -> KeyValue:
+        """A bucket with as many replicas as the stream; ``max_age``: seconds after which the
+        server forgets what was not set again, 0 for never."""
+        return JetStreamKeys(
+            self.client,
+            self.api,
+            bucket=bucket,
+            replicas=self._replicas,
+            start=self._nursery.start_soon,
+            max_age=max_age,
+        )
 
     # --- for logs ---
 

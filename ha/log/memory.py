@@ -22,6 +22,7 @@ from ha.log.api import (
     Ack,
     AckCallback,
     Entry,
+    KeyValue,
     LogError,
     LogReset,
     LogState,
@@ -32,6 +33,7 @@ from ha.log.api import (
     ResetReason,
     WrongLast,
 )
+from ha.log.memory_keys import MemoryBucket, MemoryKeys
 
 DEFAULT_MAX_PAYLOAD = 8 * 1024 * 1024 - 4096
 DEDUPE_WINDOW = 120.0
@@ -175,6 +177,7 @@ class MemoryStream:
         self._durables: dict[str, Durable] = {}
         self._snapshots: dict[str, _Snapshot] = {}
         self.catalogue = _Words()
+        self.buckets: dict[str, MemoryBucket] = {}
         self._snapshot_revision = 0
 
     # --- what an operator may do ---
@@ -387,6 +390,11 @@ class MemoryBroker:
         if not self.lose_acks:
             self._acks.append((on_ack, index, outcome))
             self._parked.unpark()
+
+    def keys(self, bucket: str, max_age: float = 0.0) -> KeyValue:
+        """A bucket beside the stream; ``max_age`` is not kept to."""
+        held = self.stream.buckets.setdefault(bucket, MemoryBucket())
+        return MemoryKeys(held, self._reach)
 
     # --- Broker ---
 
