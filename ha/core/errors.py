@@ -91,6 +91,8 @@ class HaError(Exception):
         self.offset = offset
         self.sequence = sequence
         self.sqlite_code = sqlite_code
+        self.leader: str | None = None
+        """The URL of the node that takes the write, where this one does not send it on."""
 
     def __str__(self) -> str:
         return f"{self.code}: {self.message}"

@@ -122,6 +122,20 @@ class UndoReport:
     dry_run: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Routing:
+    """Where in a cluster with a leader a session's statements run.
+
+    ``local``: here alone, so that a follower only reads; ``forward`` False: a write on a follower
+    is refused (NOT_LEADER, with the leader's URL) in place of being sent to the leader;
+    ``linearizable``: a read shows all writes that were acknowledged before it began.
+    """
+
+    local: bool = False
+    forward: bool = True
+    linearizable: bool = False
+
+
 class Rows(Protocol):
     """An open result. Holds a read snapshot until it is closed; never blocks a writer."""
 
@@ -149,6 +163,15 @@ class SessionApi(Protocol):
     def txseq(self) -> int:
         """Sequence of the last transaction that this session wrote; 0 if none."""
         ...
+
+    @property
+    def routing(self) -> Routing:
+        """Set it between statements. Raises UNSUPPORTED for ``linearizable`` where every node
+        takes writes."""
+        ...
+
+    @routing.setter
+    def routing(self, value: Routing) -> None: ...
 
     async def prepare(self, sql: str) -> Prepared:
         """Parse the first statement of ``sql``; the rest is in ``remaining``. Runs nothing."""

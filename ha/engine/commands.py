@@ -1,5 +1,6 @@
 """Commands of ours beside SQL: SHOW DATABASES, SET DATABASE, UNSET DATABASE, USE,
-CREATE DATABASE, DROP DATABASE, SET ha.txseq, SHOW ha.txseq, HISTORY, UNDO, UNDOE, UNDOT.
+CREATE DATABASE, DROP DATABASE, SET ha.txseq, SHOW ha.txseq, SET ha.consistency,
+SHOW ha.consistency, BEGIN READ ONLY, HISTORY, UNDO, UNDOE, UNDOT.
 
 They are found by their first words before SQLite sees the text; nothing that SQLite would
 take begins so.
@@ -8,6 +9,7 @@ take begins so.
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ha.core.errors import Code, HaError
@@ -20,7 +22,8 @@ if TYPE_CHECKING:
     from ha.engine.session import Session
 
 _OURS = re.compile(
-    r"\s*(?:SHOW|SET|USE|UNSET|(?:CREATE|DROP)\s+DATABASE|HISTORY|(?:EXPLAIN\s+)?UNDO[ET]?)\b",
+    r"\s*(?:SHOW|SET|USE|UNSET|(?:CREATE|DROP)\s+DATABASE|HISTORY|(?:EXPLAIN\s+)?UNDO[ET]?"
+    r"|BEGIN\s+(?:TRANSACTION\s+)?READ)\b",
     re.IGNORECASE,
 )
 _CREATE = re.compile(rf"\s*CREATE\s+DATABASE\s+{NAME}{END}", FLAGS)
@@ -32,6 +35,12 @@ _UNSET = re.compile(rf"\s*UNSET\s+DATABASE{END}", FLAGS)
 _TXSEQ = r"""(?:ha\.txseq|"ha\.txseq")"""
 _SET_TXSEQ = re.compile(rf"\s*SET\s+{_TXSEQ}\s*(?:\bTO\b|=)\s*(?P<value>[^;]*?){END}", FLAGS)
 _SHOW_TXSEQ = re.compile(rf"\s*SHOW\s+{_TXSEQ}{END}", FLAGS)
+_CONSISTENCY = r"""(?:ha\.consistency|"ha\.consistency")"""
+_SET_CONSISTENCY = re.compile(
+    rf"\s*SET\s+{_CONSISTENCY}\s*(?:\bTO\b|=)\s*(?P<value>[^;]*?){END}", FLAGS
+)
+_SHOW_CONSISTENCY = re.compile(rf"\s*SHOW\s+{_CONSISTENCY}{END}", FLAGS)
+_BEGIN_READ_ONLY = re.compile(rf"\s*BEGIN\s+(?:TRANSACTION\s+)?READ\s+ONLY{END}", FLAGS)
 _TEXT = "TEXT"
 
 
@@ -93,7 +102,43 @@ def find_command(databases: Databases, session: Session, sql: str) -> Command | 
 
         columns = (Column("ha.txseq", "INTEGER"),)
         return Command("SHOW TXSEQ", txseq, columns, match["remaining"] or "")
+    if match := _SET_CONSISTENCY.match(sql):
+        linearizable = is_linearizable(match["value"].strip().strip("'\""))
+
+        async def choose() -> Done:
+            session.routing = replace(session.routing, linearizable=linearizable)
+            return Done()
+
+        return Command("SET CONSISTENCY", choose, (), match["remaining"] or "")
+    if match := _SHOW_CONSISTENCY.match(sql):
+
+        async def consistency() -> Done:
+            return Done([(LINEARIZABLE if session.routing.linearizable else LOCAL,)])
+
+        columns = (Column("ha.consistency", _TEXT),)
+        return Command("SHOW CONSISTENCY", consistency, columns, match["remaining"] or "")
+    if match := _BEGIN_READ_ONLY.match(sql):
+
+        async def begin() -> Done:
+            await session.begin_read_only()
+            return Done()
+
+        return Command("BEGIN", begin, (), match["remaining"] or "")
     return find_history_command(session, sql)
+
+
+LINEARIZABLE, LOCAL = "linearizable", "local"
+"""What ``ha.consistency`` may be."""
+
+
+def is_linearizable(text: str) -> bool:
+    """Raises HaError (BAD_REQUEST) for a word that is no consistency."""
+    word = text.lower()
+    if word not in (LINEARIZABLE, LOCAL):
+        raise HaError(
+            Code.BAD_REQUEST, f"the consistency is {LOCAL} or {LINEARIZABLE}, not {text!r}"
+        )
+    return word == LINEARIZABLE
 
 
 def _outside_of_transaction(session: Session, what: str) -> None:

@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import apsw
 import trio
@@ -15,8 +16,10 @@ from ha.core.naming import same_id, subject_of
 from ha.engine.announcements import Announced, read_announced
 from ha.engine.commands import find_command
 from ha.engine.database import Database, DatabaseOptions
+from ha.engine.forwarding import Cluster
 from ha.engine.joining import LOCAL_EPOCH
 from ha.engine.place import Place, parameters_of
+from ha.engine.routing import RoutedSession
 from ha.engine.runtime import Runtime
 from ha.engine.session import Session
 from ha.engine.shards import find_cross_shard
@@ -57,6 +60,8 @@ class Databases:
     ) -> None:
         self.broker = broker
         self.leadership = options.leadership
+        self.cluster: Cluster | None = None
+        """In leader mode, how sessions reach the leader; set before the first of them."""
         self._options = options
         self._runtime = runtime
         self._stream = stream
@@ -373,15 +378,20 @@ class Databases:
         *,
         protocol: str,
         prepare_connection: Callable[[apsw.Connection], None] | None = None,
+        forwarded: bool = False,
     ) -> Session:
-        return Session(
-            self.get(database_id),
-            protocol=protocol,
-            find_database=self.get,
-            commands=lambda session, sql: find_command(self, session, sql),
-            cross_shards=lambda sql: find_cross_shard(self, sql),
-            prepare_connection=prepare_connection,
-        )
+        """``forwarded``: for a session of a follower, to be served by this node as the leader."""
+        database = self.get(database_id)
+        options: dict[str, Any] = {
+            "protocol": protocol,
+            "find_database": self.get,
+            "commands": lambda session, sql: find_command(self, session, sql),
+            "cross_shards": lambda sql: find_cross_shard(self, sql),
+            "prepare_connection": prepare_connection,
+        }
+        if self.cluster is None:
+            return Session(database, **options)
+        return RoutedSession(database, cluster=self.cluster, forwarded=forwarded, **options)
 
     def not_ready(self) -> str | None:
         """Why the node should get no traffic, None if it should."""
