@@ -12,6 +12,7 @@ import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from functools import lru_cache
 from itertools import chain, repeat
 from typing import Any
 
@@ -94,9 +95,9 @@ class Origin:
         return f"{self.node}-{self.process_id}-{self.number}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ChangeSet:
-    """One transaction, one message.
+    """One transaction, one message: a value, as a :class:`Change` is, and like it not frozen.
 
     ``origin`` is None for messages of existing nodes, which carry no number. ``base`` is the
     applied sequence on which the transaction ran; ``after`` the number of the message that
@@ -210,17 +211,35 @@ def encode_changes(changes: Iterable[Change]) -> str:
     return f"[{','.join(parts)}]"
 
 
+_FEW = 4
+
+
+@lru_cache(256)
+def _head(
+    database: str,
+    operation: Operation,
+    table: str,
+    columns: tuple[str, ...],
+    pk_columns: tuple[str, ...],
+) -> str:
+    """What changes of a table have in common: the beginning of their text."""
+    keys = f',"pk_columns":{_dumps(pk_columns)}' if pk_columns else ""
+    return (
+        f'{{"database":{_dumps(database)},"operation":"{operation.value}"'
+        f',"table":{_dumps(table)},"columns":{_dumps(columns)}{keys}'
+    )
+
+
 def _encode_run(run: list[Change], parts: list[str]) -> None:
     """Changes of rows that are alike in all but rowids and values."""
     first = run[0]
-    columns = f',"columns":{_dumps(first.columns)}'
-    keys = f',"pk_columns":{_dumps(first.pk_columns)}' if first.pk_columns else ""
-    head = (
-        f'{{"database":{_dumps(first.database)},"operation":"{first.operation.value}"'
-        f',"table":{_dumps(first.table)}{columns}{keys}'
-    )
-    old = _row_texts("old", [c.old_values for c in run])
-    new = _row_texts("new", [c.new_values for c in run])
+    head = _head(first.database, first.operation, first.table, first.columns, first.pk_columns)
+    if len(run) < _FEW:
+        old: Iterable[str] = [_row_text("old", c.old_values) for c in run]
+        new: Iterable[str] = [_row_text("new", c.new_values) for c in run]
+    else:
+        old = _row_texts("old", [c.old_values for c in run])
+        new = _row_texts("new", [c.new_values for c in run])
     for c, old_text, new_text in zip(run, old, new, strict=True):
         text = head
         if c.old_rowid is not None:
@@ -230,14 +249,11 @@ def _encode_run(run: list[Change], parts: list[str]) -> None:
         parts.append(f"{text}{old_text}{new_text}}}")
 
 
-_FEW = 4
-
-
 def _row_texts(which: str, rows: list[tuple[Value, ...] | None]) -> Iterable[str]:
     """The members for old or new values, one text a row."""
     if rows[0] is None and not any(rows):
         return repeat("", len(rows))
-    if len(rows) < _FEW or None in rows or not is_plain(list(chain.from_iterable(rows))):  # type: ignore[arg-type]
+    if None in rows or not is_plain(list(chain.from_iterable(rows))):  # type: ignore[arg-type]
         return [_row_text(which, row) for row in rows]
     # A line break stands in no string of JSON, so that it can mark where rows end.
     text = _dump_lines(rows)[2:-2]
@@ -255,6 +271,9 @@ def _row_text(which: str, values: tuple[Value, ...] | None) -> str:
     return text if letters is None else f'{text},"{which}_types":"{letters}"'
 
 
+_OPTIONAL = ("uuid", "base", "after", "target", "snapshot", "term")
+
+
 def encode(cs: ChangeSet) -> bytes:
     """The JSON message, ASCII only (so that lone surrogates survive any reader)."""
     ours: dict[str, Any] = {"v": 1}
@@ -262,14 +281,8 @@ def encode(cs: ChangeSet) -> bytes:
         ours["kind"] = cs.kind.value
     if cs.origin is not None:
         ours["n"] = cs.origin.number
-    for name, value in (
-        ("uuid", cs.uuid),
-        ("base", cs.base),
-        ("after", cs.after),
-        ("target", cs.target),
-        ("snapshot", cs.snapshot),
-        ("term", cs.term),
-    ):
+    for name in _OPTIONAL:
+        value = getattr(cs, name)
         if value is not None:
             ours[name] = value
     if cs.identify is not None and cs.identify is not Identify.PK:
@@ -279,10 +292,16 @@ def encode(cs: ChangeSet) -> bytes:
     if cs.sequences:
         ours["sequences"] = [[s.table, s.old, s.new] for s in cs.sequences]
     ours.update(cs.extra)
-    head = {"node": cs.node, "process_id": cs.process_id, "filename": cs.database_id}
-    tail = {"timestamp_ns": cs.timestamp_ns, "ha": ours}
+    head = _envelope(cs.node, cs.process_id, cs.database_id)
     changes = encode_changes(cs.changes)
-    return f'{_dumps(head)[:-1]},"changes":{changes},{_dumps(tail)[1:]}'.encode("ascii")
+    return (
+        f'{head},"changes":{changes},"timestamp_ns":{cs.timestamp_ns},"ha":{_dumps(ours)}}}'
+    ).encode("ascii")
+
+
+@lru_cache(256)
+def _envelope(node: str, process_id: int, database_id: str) -> str:
+    return _dumps({"node": node, "process_id": process_id, "filename": database_id})[:-1]
 
 
 # --- decoding ------------------------------------------------------------------------

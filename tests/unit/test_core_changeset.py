@@ -80,7 +80,7 @@ CHANGE_SETS = st.builds(
     ).map(tuple),
     target=st.none() | INTEGERS,
     snapshot=st.none() | INTEGERS,
-    extra=st.dictionaries(st.sampled_from(("part", "term")), st.lists(INTEGERS), max_size=2),
+    extra=st.dictionaries(st.sampled_from(("part", "era")), st.lists(INTEGERS), max_size=2),
 )
 
 
@@ -196,9 +196,9 @@ def test_absent_and_null_are_zero_and_empty() -> None:
 
 
 def test_members_of_tomorrow_are_kept() -> None:
-    cs = decode(raw_message(ha={"v": 1, "n": 3, "term": 4}, more=1))
-    assert cs.extra == {"term": 4}
-    assert json.loads(encode(cs))["ha"] == {"v": 1, "n": 3, "term": 4}
+    cs = decode(raw_message(ha={"v": 1, "n": 3, "era": 4}, more=1))
+    assert cs.extra == {"era": 4}
+    assert json.loads(encode(cs))["ha"] == {"v": 1, "n": 3, "era": 4}
 
 
 def test_the_message_id() -> None:
