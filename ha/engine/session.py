@@ -230,7 +230,8 @@ class Session:
             return await self._transaction_on_own(statements, max_rows)
         if all(not p.changes_file for p in self._parse_known(statements)):
             return await self._read_together(statements, max_rows)
-        return (await self._submit(statements, max_rows)).results
+        schema = any(map(_changes_schema, {s.sql for s in statements}))
+        return (await self._submit(statements, max_rows, schema=schema)).results
 
     def query(self, sql: str, params: Params = None) -> Query:
         return Query(self, sql, params)
@@ -411,7 +412,8 @@ class Session:
                 self._rollback()
                 raise
             return result
-        unit = await self._submit([Statement(parsed.sql, params)], max_rows)
+        schema = not parsed.dml
+        unit = await self._submit([Statement(parsed.sql, params)], max_rows, schema=schema)
         return unit.results[0]
 
     async def _read(self, parsed: Parsed, params: Params, max_rows: int | None) -> Result:
@@ -454,10 +456,12 @@ class Session:
             finally:
                 database.store.give_reader(connection)
 
-    async def _submit(self, statements: Sequence[Statement], max_rows: int | None) -> Unit:
+    async def _submit(
+        self, statements: Sequence[Statement], max_rows: int | None, *, schema: bool
+    ) -> Unit:
+        """``schema``: some of them may be more than changes of rows."""
         committer = self._database.committer
         options = self._database.options.commit
-        schema = any(map(_changes_schema, {s.sql for s in statements}))
         unit = Unit(
             statements,
             deadline=trio.current_time() + options.publish_timeout,
