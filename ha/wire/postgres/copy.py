@@ -12,7 +12,8 @@ from ha.wire.postgres.catalog.definitions import quoted
 from ha.wire.postgres.codec import ProtocolError
 from ha.wire.postgres.commands import Copy
 from ha.wire.postgres.conversation import Conversation, Portal
-from ha.wire.postgres.copy_read import CopyReader, Field, copy_reader
+from ha.wire.postgres.copy_bulk import bulk
+from ha.wire.postgres.copy_read import Field, copy_reader
 from ha.wire.postgres.copy_write import BINARY_TRAILER, header, line_writer
 from ha.wire.postgres.decode import Decoder, decoder
 from ha.wire.postgres.encode import Encoder, Misfit, encoder, misfit_error
@@ -111,15 +112,9 @@ async def _copy_in(c: Conversation, command: Copy, more_follows: bool) -> None:
     await c.channel.flush()
     loader = _Loader(c, command, columns)
     began = not c.transactions.active
-    try:
-        if began:
-            await c.transactions.begin_implicit()
-        reader = copy_reader(command.options, c.limits.message)
-        await _receive(c, reader, loader)
-        await loader.flush()
-    except (HaError, PgError) as error:
-        _add_context(error, command, loader)
-        raise
+    if began:
+        await c.transactions.begin_implicit()
+    await _receive(c, loader)
     if began and not more_follows:
         await c.transactions.end_implicit()
     c.channel.write(backend.command_complete(f"COPY {loader.count}"))
@@ -146,13 +141,13 @@ def _insert(table: str, names: Sequence[str], rows: int) -> str:
     return f"INSERT INTO {quoted(table)} ({columns}) VALUES {','.join([one] * rows)}"
 
 
-async def _receive(c: Conversation, reader: CopyReader, loader: _Loader) -> None:
+async def _receive(c: Conversation, loader: _Loader) -> None:
     while True:
         message = await c.channel.message()
         if isinstance(message, CopyData):
-            await loader.add(reader.feed(message.data), reader)
+            await loader.feed(message.data)
         elif isinstance(message, CopyDone):
-            await loader.add(reader.finish(), reader)
+            await loader.finish()
             return
         elif isinstance(message, CopyFail):
             raise PgError("57014", f"COPY from stdin failed: {message.reason}")
@@ -163,47 +158,64 @@ async def _receive(c: Conversation, reader: CopyReader, loader: _Loader) -> None
         c.check_cancelled()
 
 
-def _add_context(error: HaError | PgError, command: Copy, loader: _Loader) -> None:
-    if error.detail is None:
-        error.detail = f"COPY {command.table}, line {loader.line}"
-
-
 class _Loader:
-    """Collects rows, and inserts them many at a time. ``line`` counts the data's rows from 1."""
+    """Collects rows, and inserts them many at a time. ``count``: rows inserted."""
 
     def __init__(
         self, c: Conversation, command: Copy, columns: Sequence[tuple[str, PgType]]
     ) -> None:
         self._c = c
         self._command = command
-        self._columns = columns
         options = command.options
-        self._binary = options.format == "binary"
         zone = c.settings.zone
-        self._decoders = [decoder(kind, self._binary, zone) for _, kind in columns]
+        kinds = [kind for _, kind in columns]
+        self._decoders = [decoder(kind, options.format == "binary", zone) for kind in kinds]
         self._names = [name for name, _ in columns]
-        self._size = max(1, min(MAX_BATCH, BATCH_VALUES // max(1, len(columns))))
+        self._width = len(columns)
+        self._size = max(1, min(MAX_BATCH, BATCH_VALUES // self._width))
         self._sql = _insert(command.table, self._names, self._size)
+        self._reader = copy_reader(options, c.limits.message)
+        self._bulk = bulk(options, self._reader, kinds, self._decoders)
         self._values: list[Value] = []
-        self._pending = 0
-        self._lines = 0
         self._matched = False
         self._null = options.null.encode()
         self._force_null = _forced(options.force_null, self._names)
         self._force_not_null = _forced(options.force_not_null, self._names)
         self.count = 0
-        self.line = 0
 
-    async def add(self, rows: Sequence[Sequence[Field]], reader: CopyReader) -> None:
-        if reader.header is not None and not self._matched:
+    @property
+    def _line(self) -> int:
+        """Number of the row that is being decoded."""
+        return self.count + len(self._values) // self._width + 1
+
+    async def feed(self, data: bytes) -> None:
+        values = self._values
+        self._bulk.feed(data, values, self._add)
+        step = self._size * self._width
+        if len(values) >= step:
+            end = len(values) - len(values) % step
+            for start in range(0, end, step):
+                await self._insert(self._sql, values[start : start + step])
+            del values[:end]
+
+    async def finish(self) -> None:
+        self._add(self._reader.finish())
+        step = self._size * self._width
+        for start in range(0, len(self._values), step):
+            values = self._values[start : start + step]
+            rows = len(values) // self._width
+            await self._insert(_insert(self._command.table, self._names, rows), values)
+        self._values.clear()
+
+    def _add(self, rows: Sequence[Sequence[Field]]) -> None:
+        if self._reader.header is not None and not self._matched:
             self._matched = True
-            self._check_header(reader.header)
+            self._check_header(self._reader.header)
         forced = bool(self._force_null or self._force_not_null)
-        decoders, values, width = self._decoders, self._values, len(self._columns)
+        decoders, values, width = self._decoders, self._values, self._width
         for row in rows:
-            self.line += 1
             if len(row) != width:
-                raise _width(row, self._names)
+                raise _width(row, self._names, f"COPY {self._command.table}, line {self._line}")
             given = self._forced(row) if forced else row
             try:
                 values += [
@@ -212,21 +224,16 @@ class _Loader:
                 ]
             except PgError:
                 raise self._located(given) from None
-            self._pending += 1
-            if self._pending == self._size:
-                await self._insert(self._sql)
 
-    async def flush(self) -> None:
-        if self._pending:
-            await self._insert(_insert(self._command.table, self._names, self._pending))
-
-    async def _insert(self, sql: str) -> None:
-        values = list(self._values)
-        self._values.clear()
-        result = await self._c.session.execute(sql, values)
-        self.count += self._pending
-        self._pending = 0
-        del result
+    async def _insert(self, sql: str, values: list[Value]) -> None:
+        last = self.count + len(values) // self._width
+        try:
+            await self._c.session.execute(sql, values)
+        except HaError as error:
+            if error.detail is None:
+                error.detail = f"COPY {self._command.table}, lines {self.count + 1} to {last}"
+            raise
+        self.count = last
 
     def _check_header(self, given: Sequence[bytes]) -> None:
         if self._command.options.header != "match":
@@ -253,7 +260,7 @@ class _Loader:
         for name, decode, field in zip(self._names, self._decoders, row, strict=True):
             error = _failure(decode, field)
             if error is not None:
-                error.detail = f"COPY {self._command.table}, line {self.line}, column {name}"
+                error.detail = f"COPY {self._command.table}, line {self._line}, column {name}"
                 error.column = name
                 return error
         raise AssertionError("a row that failed has no field that fails")
@@ -275,7 +282,7 @@ def _forced(names: tuple[str, ...] | None, columns: Sequence[str]) -> list[int]:
     return [i for i, n in enumerate(columns) if not names or n.lower() in names]
 
 
-def _width(row: Sequence[Field], names: Sequence[str]) -> PgError:
+def _width(row: Sequence[Field], names: Sequence[str], where: str) -> PgError:
     if len(row) > len(names):
-        return PgError("22P04", "extra data after last expected column")
-    return PgError("22P04", f'missing data for column "{names[len(row)]}"')
+        return PgError("22P04", "extra data after last expected column", detail=where)
+    return PgError("22P04", f'missing data for column "{names[len(row)]}"', detail=where)

@@ -41,7 +41,7 @@ def bad(message: str) -> PgError:
     return PgError("22P04", message)
 
 
-class _Lines:
+class LineReader:
     """Cuts at line ends, whatever they are; ``\\.`` alone on a line is the end of the data."""
 
     def __init__(self, options: CopyOptions, limit: int) -> None:
@@ -54,23 +54,33 @@ class _Lines:
         self._limit = limit
 
     def feed(self, data: bytes) -> list[list[Field]]:
+        lines = self.take(data)
+        return self.rows(lines) if lines else []
+
+    def take(self, data: bytes) -> bytes:
+        """The lines that are whole now, for :meth:`rows`."""
         if self._ended:
-            return []
+            return b""
         data = self._rest + data if self._rest else data
         cut = self._cut(data)
         self._rest = data[cut:]
         if len(self._rest) > self._limit:
             raise PgError("54000", f"a row of COPY is longer than {self._limit} bytes")
-        return self._rows(data[:cut]) if cut else []
+        return data[:cut]
+
+    @property
+    def in_rows(self) -> bool:
+        """Are lines rows, not a header, nor behind the end?"""
+        return not self._wants_header and not self._ended
 
     def finish(self) -> list[list[Field]]:
         rest, self._rest = self._rest, b""
-        return self._rows(rest) if rest and not self._ended else []
+        return self.rows(rest) if rest and not self._ended else []
 
     def _cut(self, data: bytes) -> int:
         return data.rfind(b"\n") + 1
 
-    def _rows(self, data: bytes) -> list[list[Field]]:
+    def rows(self, data: bytes) -> list[list[Field]]:
         raise NotImplementedError
 
     def _take_header(self, rows: list[list[Field]]) -> list[list[Field]]:
@@ -84,6 +94,11 @@ _ESCAPES = {b"b": b"\b", b"f": b"\f", b"n": b"\n", b"r": b"\r", b"t": b"\t", b"v
 _ESCAPE = re.compile(rb"\\([0-7]{1,3}|x[0-9a-fA-F]{1,2}|.)", re.DOTALL)
 
 
+def unescaped(field: bytes) -> bytes:
+    """What a field in text format stands for."""
+    return _ESCAPE.sub(_unescaped, field)
+
+
 def _unescaped(match: re.Match[bytes]) -> bytes:
     body = match[1]
     if body[:1].isdigit() and body[:1] in b"01234567":
@@ -93,8 +108,8 @@ def _unescaped(match: re.Match[bytes]) -> bytes:
     return _ESCAPES.get(body, body)
 
 
-class TextReader(_Lines):
-    def _rows(self, data: bytes) -> list[list[Field]]:
+class TextReader(LineReader):
+    def rows(self, data: bytes) -> list[list[Field]]:
         if not data:
             return []
         lines = data.split(b"\n")
@@ -124,14 +139,14 @@ class TextReader(_Lines):
                 joined[-1] += self._delimiter + part
             else:
                 joined.append(part)
-        return [None if p == self._null else _ESCAPE.sub(_unescaped, p) for p in joined]
+        return [None if p == self._null else unescaped(p) for p in joined]
 
 
 def _odd_backslashes(part: bytes) -> bool:
     return (len(part) - len(part.rstrip(b"\\"))) % 2 == 1
 
 
-class CsvReader(_Lines):
+class CsvReader(LineReader):
     def __init__(self, options: CopyOptions, limit: int) -> None:
         super().__init__(options, limit)
         self._quote = options.quote.encode()
@@ -164,7 +179,7 @@ class CsvReader(_Lines):
             i += 1
         return not inside
 
-    def _rows(self, data: bytes) -> list[list[Field]]:
+    def rows(self, data: bytes) -> list[list[Field]]:
         out: list[list[Field]] = []
         if self._quote not in data:
             for line in data.split(b"\n")[: None if not data.endswith(b"\n") else -1]:
@@ -240,61 +255,63 @@ class CsvReader(_Lines):
 class BinaryReader:
     def __init__(self, limit: int) -> None:
         self.header: list[bytes] | None = None
-        self._buffer = bytearray()
+        self.buffer = b""
         self._started = False
         self._ended = False
         self._limit = limit
 
     def feed(self, data: bytes) -> list[list[Field]]:
-        self._buffer += data
-        buffer = self._buffer
-        position = 0
-        if not self._started:
-            start = self._begin()
-            if start is None:
-                return []
-            position = start
         out: list[list[Field]] = []
-        while not self._ended:
-            found = self._tuple(position)
-            if found is None:
-                break
+        position = self.take(data)
+        while (found := self.tuple_at(position)) is not None:
             row, position = found
-            if row is None:
-                self._ended = True
-            else:
-                out.append(row)
-        del buffer[:position]
-        if len(buffer) > self._limit:
-            raise PgError("54000", f"a row of COPY is longer than {self._limit} bytes")
+            out.append(row)
+        self.drop(position)
         return out
 
+    def take(self, data: bytes) -> int:
+        """Put ``data`` behind what is in the buffer; where the first tuple begins there."""
+        self.buffer = self.buffer + data if self.buffer else data
+        return 0 if self._started else self._begin()
+
+    def drop(self, position: int) -> None:
+        """Everything before ``position`` has been read."""
+        self.buffer = self.buffer[position:]
+        if len(self.buffer) > self._limit:
+            raise PgError("54000", f"a row of COPY is longer than {self._limit} bytes")
+
     def finish(self) -> list[list[Field]]:
-        if not self._started or (self._buffer and not self._ended):
+        if not self._started or (self.buffer and not self._ended):
             raise bad("unexpected EOF in COPY data")
         return []
 
-    def _begin(self) -> int | None:
-        if len(self._buffer) < 19:
-            return None
-        if not self._buffer.startswith(SIGNATURE):
+    def _begin(self) -> int:
+        if len(self.buffer) < 19:
+            return 0
+        if not self.buffer.startswith(SIGNATURE):
             raise bad("COPY file signature not recognized")
-        flags, extension = struct.unpack_from("!Ii", self._buffer, 11)
+        flags, extension = struct.unpack_from("!Ii", self.buffer, 11)
         if flags & 0xFFFF0000 or extension < 0:
             raise bad("unrecognized critical flags in COPY file header")
-        if len(self._buffer) < 19 + extension:
-            return None
+        if len(self.buffer) < 19 + extension:
+            return 0
         self._started = True
         return 19 + int(extension)
 
-    def _tuple(self, position: int) -> tuple[list[Field] | None, int] | None:
-        buffer = self._buffer
-        if position + 2 > len(buffer):
+    @property
+    def in_rows(self) -> bool:
+        return self._started and not self._ended
+
+    def tuple_at(self, position: int) -> tuple[list[Field], int] | None:
+        """A row and where the next one begins; None: it is not whole, or the end was reached."""
+        buffer = self.buffer
+        if not self.in_rows or position + 2 > len(buffer):
             return None
         (count,) = struct.unpack_from("!h", buffer, position)
         position += 2
         if count == -1:
-            return None, position
+            self._ended = True
+            return None
         if count < 0:
             raise bad(f"row field count is {count}")
         row: list[Field] = []
@@ -310,6 +327,6 @@ class BinaryReader:
                 raise bad("invalid field size")
             if position + length > len(buffer):
                 return None
-            row.append(bytes(buffer[position : position + length]))
+            row.append(buffer[position : position + length])
             position += length
         return row, position
