@@ -19,7 +19,7 @@ import h2.settings
 
 from ha.dbapi.address import Address
 
-_PATH = "/sql.v1.DatabaseService/Query"
+QUERY = "/sql.v1.DatabaseService/Query"
 _WINDOW = 16 * 2**20
 _STREAM = 1
 
@@ -43,7 +43,9 @@ class Lost(Exception):
 class Link:
     """A session's stream. After :class:`Lost` it is of no more use."""
 
-    def __init__(self, address: Address, *, secure: bool, metadata: dict[str, str]) -> None:
+    def __init__(
+        self, address: Address, *, secure: bool, metadata: dict[str, str], path: str = QUERY
+    ) -> None:
         self.address = address
         self.headers: dict[str, str] | None = None
         self._answered = False
@@ -68,7 +70,7 @@ class Link:
             [
                 (":method", "POST"),
                 (":scheme", "https" if secure else "http"),
-                (":path", _PATH),
+                (":path", path),
                 (":authority", str(address)),
                 ("te", "trailers"),
                 ("content-type", "application/grpc+proto"),

@@ -308,7 +308,7 @@ class RoutedSession(Session):
         self._check_there()
         self._check_writable()
         return await self._write(
-            here, lambda remote, request: remote.undo(mode, since, rows, request)
+            here, lambda remote, _: remote.undo(mode, since, rows), settles=False
         )
 
     @asynccontextmanager
@@ -324,6 +324,7 @@ class RoutedSession(Session):
         return await self._write(
             lambda: command.run(max_rows),
             lambda remote, _: remote.execute(sql, None, max_rows, ""),
+            settles=False,
         )
 
     def cancel(self) -> None:
@@ -445,7 +446,7 @@ class RoutedSession(Session):
     async def _settle_commit(
         self, remote: Remote, lost: LeaderLost, request: str, since: int
     ) -> Result:
-        sequence = await self._settle(remote.leader, request, since)
+        sequence = await self._settle(request, since)
         if sequence:
             self._wrote(sequence)
             return Result(Kind.COMMIT, "COMMIT")
@@ -476,9 +477,11 @@ class RoutedSession(Session):
         self,
         here: Callable[[], Awaitable[T]],
         there: Callable[[Remote, str], Awaitable[T]],
+        *,
+        settles: bool = True,
     ) -> T:
         """A write that is a transaction of its own: by this node if it leads, else by the leader,
-        waiting for one if there is none."""
+        waiting for one if there is none. ``settles``: the log names the request."""
         deadline = trio.current_time() + self._cluster.wait
         while True:
             if not self._leads:
@@ -486,7 +489,7 @@ class RoutedSession(Session):
                     raise self._not_leader()
                 if self._routing.local:
                     raise self._follower_reads_only()
-                answer = await self._ask(there, deadline=deadline, writes=True)
+                answer = await self._ask(there, deadline=deadline, writes=True, settles=settles)
                 if not isinstance(answer, _Here):
                     return answer
             try:
@@ -503,6 +506,7 @@ class RoutedSession(Session):
         *,
         deadline: float | None = None,
         writes: bool = False,
+        settles: bool = False,
         keep: bool = False,
     ) -> T | _Here:
         """One call to the leader, whoever that is by then. ``writes``: it may not be asked twice;
@@ -531,7 +535,11 @@ class RoutedSession(Session):
                 return answer
             except LeaderLost as lost:
                 if writes and not lost.not_run:
-                    await self._again(leader, lost, request, since)
+                    sequence = await self._settle(request, since) if settles else None
+                    if sequence:
+                        self._wrote(sequence)
+                    if sequence != 0:
+                        raise self._lost_write(leader, lost, sequence) from lost
                 await self._pause(deadline, self._unreachable(leader, lost))
             except HaError as error:
                 if error.code is not Code.NOT_LEADER:
@@ -590,16 +598,7 @@ class RoutedSession(Session):
 
     # --- what became of it -----------------------------------------------------------
 
-    async def _again(self, leader: Leader, lost: LeaderLost, request: str, since: int) -> None:
-        """Return if it is certain that the write never happens, so that it may be tried again;
-        else raise what its client must know."""
-        sequence = await self._settle(leader, request, since)
-        if sequence:
-            self._wrote(sequence)
-        if sequence != 0:
-            raise self._lost_write(leader, lost, sequence) from lost
-
-    async def _settle(self, leader: Leader, request: str, since: int) -> int | None:
+    async def _settle(self, request: str, since: int) -> int | None:
         """Where the log has the write; 0: certain that it never will; None: not known.
 
         Whoever leads confirms a position behind which the request cannot come any more: the same
@@ -607,6 +606,8 @@ class RoutedSession(Session):
         up to there decides.
         """
         database = self._database
+        if database.options.commit.asynchronous:
+            return None  # what the leader has in its outbox may come at any time
         with trio.move_on_after(self._cluster.settle):
             while True:
                 try:

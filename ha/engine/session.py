@@ -84,6 +84,8 @@ class Session:
         self._query_only = False
         self._read_only = False
         self._routing = Routing()
+        self.request_id = ""
+        """A follower's name for what it has sent: stands in the message of the log."""
         self._closed = False
         self._gone: HaError | None = None
         self._lost: HaError | None = None
@@ -471,6 +473,7 @@ class Session:
             local_ddl=not options.ddl_sync and self._has_ddl(statements),
             drains=options.asynchronous and schema,
             alone=schema,
+            request=self.request_id,
             parse=self._parse_in_unit,
         )
         async with self._database.limiter:
@@ -755,7 +758,7 @@ class Session:
             self._end_transaction()
             return
         schema = any(c.operation is Operation.SQL for c in captured.changes)
-        unit = Unit((), deadline=turn.deadline, again=False, alone=schema)
+        unit = Unit((), deadline=turn.deadline, again=False, alone=schema, request=self.request_id)
         unit.captured = captured
         unit.stage = Stage.RUNNING
         turn.commit(unit)

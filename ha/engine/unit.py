@@ -35,7 +35,8 @@ class Unit:
     ``parse``: from a cache, or by the connection it runs on. ``work``: runs on the executor in
     place of statements. ``executor``: the unit's own, None for the shared one. ``alone``: its
     message must follow directly on the state it ran on; if others were first, it is executed
-    again, or fails with SERIALIZATION_FAILURE.
+    again, or fails with SERIALIZATION_FAILURE. ``request``: a follower's name for it, which stands
+    in its message.
     """
 
     statements: Sequence[Statement]
@@ -54,6 +55,7 @@ class Unit:
     results: list[Result] = field(default_factory=list)
     error: HaError | None = None
     sequence: int = 0
+    request: str = ""
     captured: Captured | None = None
     number: int = 0
     messages: list[Outgoing] = field(default_factory=list)

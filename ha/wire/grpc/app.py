@@ -20,6 +20,8 @@ from ha.engine.databases import Databases
 from ha.wire.grpc.call import Application, Receive, Scope, Send, Watched, header_of
 from ha.wire.grpc.health import HealthService
 from ha.wire.grpc.health_connect import Health, HealthASGIApplication
+from ha.wire.grpc.leader_connect import LeaderServiceASGIApplication
+from ha.wire.grpc.leader_service import Forwarded, PrepareFor
 from ha.wire.grpc.responses import CODECS
 from ha.wire.grpc.service import Service
 from ha.wire.grpc.session import Limits
@@ -40,11 +42,15 @@ def create_apps(
     limits: Limits | None = None,
     shutdown: trio.Event | None = None,
     not_ready: Callable[[], str | None] | None = None,
+    process: str = "",
+    prepares: Mapping[str, PrepareFor] | None = None,
 ) -> Mapping[str, Application]:
     """ASGI applications by the beginning of the paths that they answer.
 
     ``authorize`` guards all but the health service, which probes ask without a token.
-    ``shutdown``: set when the node ends; sessions without a transaction end then.
+    ``shutdown``: set when the node ends; sessions without a transaction end then. ``process``: of
+    this node, new at each start, and ``prepares``: what makes the functions of other wires known,
+    by protocol: for what followers forward.
     """
     limits = limits or Limits()
     if shutdown is None:
@@ -52,9 +58,13 @@ def create_apps(
     service = DatabaseServiceASGIApplication(
         Service(databases, limits, shutdown), read_max_bytes=limits.request, codecs=CODECS
     )
+    leader = LeaderServiceASGIApplication(
+        Forwarded(databases, process, prepares or {}, shutdown), read_max_bytes=limits.request
+    )
     described = (DatabaseService.desc(), Health.desc())
     guarded: dict[str, object] = {
         f"/{_SERVICE}/": service,
+        "/ha.v1.LeaderService/": leader,
         "/grpc.reflection.v1.ServerReflection/": ServerReflectionASGIApplication(
             ServerReflectionService(*described), read_max_bytes=_SMALL
         ),

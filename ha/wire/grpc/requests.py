@@ -4,26 +4,32 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import AsyncIterator, Callable
+from typing import Generic, TypeVar
 
 import trio
 
-from ha.wire.grpc.sql_pb import QueryRequest, QueryType
+R = TypeVar("R")
 
 _WAITING = 64  # requests; more stay in the transport, which slows the client down
 
 
-class Requests:
+class Requests(Generic[R]):
     """Run :meth:`read` in a task; :meth:`next` gives the requests in order.
 
-    ``on_cancel`` is called when a CANCEL has come, before it takes its place in the order.
+    ``on_cancel`` is called when one has come that ``cancels``, before it takes its place in the
+    order.
     """
 
     def __init__(
-        self, messages: AsyncIterator[QueryRequest], on_cancel: Callable[[], None]
+        self,
+        messages: AsyncIterator[R],
+        on_cancel: Callable[[], None],
+        cancels: Callable[[R], bool],
     ) -> None:
         self._messages = messages
         self._on_cancel = on_cancel
-        self._waiting: deque[QueryRequest] = deque()
+        self._cancels = cancels
+        self._waiting: deque[R] = deque()
         self._read = 0
         self._given = 0
         self._cancelled = 0
@@ -40,7 +46,7 @@ class Requests:
             with self._scope:
                 async for request in self._messages:
                     self._read += 1
-                    if request.type == QueryType.CANCEL:
+                    if self._cancels(request):
                         self._cancelled = self._read
                         self._on_cancel()
                     self._waiting.append(request)
@@ -56,7 +62,7 @@ class Requests:
             self._news.set()
             self._stopped.set()
 
-    async def next(self, patience: float = float("inf")) -> QueryRequest | None:
+    async def next(self, patience: float = float("inf")) -> R | None:
         """The next request, None after the last one.
 
         Raises trio.TooSlowError after ``patience`` seconds without one, and ConnectError for

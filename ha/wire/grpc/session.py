@@ -83,7 +83,7 @@ class Conversation:
 
     async def responses(self, messages: AsyncIterator[QueryRequest]) -> AsyncIterator[Encoded]:
         """Raises ConnectError when the stream cannot go on."""
-        requests = Requests(messages, self._interrupt)
+        requests = Requests(messages, self._interrupt, lambda r: r.type == QueryType.CANCEL)
         self._call.on_gone = self._interrupt
         self._call.nursery.start_soon(requests.read)
         self._call.nursery.start_soon(self._end_at_shutdown, requests)
@@ -109,7 +109,7 @@ class Conversation:
                 if self._session is not None:
                     await self._session.aclose()
 
-    async def _next(self, requests: Requests) -> QueryRequest | None:
+    async def _next(self, requests: Requests[QueryRequest]) -> QueryRequest | None:
         if self._pages is not None:
             try:
                 return await requests.next(_PAGE_PATIENCE_SECONDS)
@@ -122,12 +122,12 @@ class Conversation:
         if self._busy and self._session is not None:
             self._session.cancel()
 
-    async def _end_at_shutdown(self, requests: Requests) -> None:
+    async def _end_at_shutdown(self, requests: Requests[QueryRequest]) -> None:
         await self._shutdown.wait()
         if not self._busy:
             self._end_if_idle(requests)
 
-    def _end_if_idle(self, requests: Requests) -> None:
+    def _end_if_idle(self, requests: Requests[QueryRequest]) -> None:
         """What is begun may be finished; a new statement should meet another node."""
         open_ = self._session is not None and self._session.status is not api.Status.IDLE
         if requests.idle and not open_ and self._pages is None:

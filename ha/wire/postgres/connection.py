@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any
 
 import trio
 
 from ha.core.errors import Code, HaError
 from ha.engine.api import SessionApi, Sessions
 from ha.wire.postgres import backend
-from ha.wire.postgres.catalog import Identity, install
+from ha.wire.postgres.catalog import Identity
 from ha.wire.postgres.codec import ProtocolError
 from ha.wire.postgres.config import Config
 from ha.wire.postgres.conversation import Conversation
 from ha.wire.postgres.errors import Fatal, PgError
 from ha.wire.postgres.extended import Extended
+from ha.wire.postgres.forwarded import Prepare
 from ha.wire.postgres.messages import (
     CopyData,
     CopyDone,
@@ -53,9 +53,7 @@ def open_conversation(
 
 
 def _session(sessions: Sessions, wanted: str, user: str, identity: Identity) -> SessionApi:
-    def prepare(connection: Any) -> None:
-        install(connection, identity)
-
+    prepare = Prepare(identity)
     open_session: Callable[..., SessionApi] = sessions.session
     try:
         return open_session(wanted, protocol="postgres", prepare_connection=prepare)

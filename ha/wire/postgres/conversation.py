@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import trio
 
@@ -140,6 +140,14 @@ class Conversation:
         """How many have begun."""
         self.cancelled_by: str | None = None
         self.vanished = False
+        settings.on_consistency = self._choose_consistency
+        if settings.values["ha.consistency"] == "linearizable":
+            self._choose_consistency(True)
+
+    def _choose_consistency(self, linearizable: bool) -> None:
+        """Raises HaError where there is no leader who could confirm."""
+        if linearizable != self.session.routing.linearizable:
+            self.session.routing = replace(self.session.routing, linearizable=linearizable)
 
     # --- cancellation ----------------------------------------------------------------
 

@@ -53,6 +53,7 @@ _DEFAULTS = {
     "default_transaction_read_only": "off",
     "escape_string_warning": "on",
     "extra_float_digits": "1",
+    "ha.consistency": "local",
     "ha.result_types": "declared",
     "ha.txseq": "0",
     "idle_in_transaction_session_timeout": "0",
@@ -166,6 +167,13 @@ def _date_style(_name: str, value: str) -> str:
     return f"ISO, {order}"
 
 
+def _consistency(name: str, value: str) -> str:
+    word = value.strip().lower()
+    if word in ("local", "linearizable"):
+        return word
+    raise PgError("22023", f'parameter "{name}" is local or linearizable, not "{value}"')
+
+
 def _result_types(name: str, value: str) -> str:
     word = value.strip().lower()
     if word in ("declared", "text"):
@@ -192,6 +200,7 @@ _CHECKS: dict[str, Callable[[str, str], str]] = {
     "client_encoding": _encoding,
     "datestyle": _date_style,
     "default_transaction_isolation": _isolation,
+    "ha.consistency": _consistency,
     "ha.result_types": _result_types,
     "standard_conforming_strings": _standard_strings,
     "transaction_isolation": _isolation,
@@ -229,6 +238,8 @@ class Settings:
     saved: dict[str, str] = field(default_factory=dict)
     """Values before SET LOCAL or a SET inside a transaction, to be restored."""
     local: set[str] = field(default_factory=set)
+    on_consistency: Callable[[bool], None] | None = None
+    """Told of ``ha.consistency``, True for linearizable; may raise HaError."""
 
     def get(self, name: str) -> str:
         key = canonical(name)
@@ -270,6 +281,8 @@ class Settings:
             self.defaults[key] = new
 
     def _store(self, key: str, value: str) -> None:
+        if key == "ha.consistency" and self.on_consistency is not None:
+            self.on_consistency(value == "linearizable")
         if self.values.get(key) != value and key in REPORTED:
             self.changed.add(key)
         self.values[key] = value

@@ -65,11 +65,14 @@ class Transactions:
         """True: begun. False: there was a transaction already (PostgreSQL warns)."""
         if self.block is Block.EXPLICIT:
             return False
+        read_only = default_read_only if modes.read_only is None else modes.read_only
         if self.block is Block.NONE:
+            # One that reads only need not be where the writer is.
+            behaviour = "READ ONLY" if read_only else behaviour
             await self._session.execute(f"BEGIN {behaviour}".strip())
         self.block = Block.EXPLICIT
         self.modes = modes
-        self.read_only = default_read_only if modes.read_only is None else modes.read_only
+        self.read_only = read_only
         return True
 
     async def begin_implicit(self) -> None:

@@ -1,0 +1,1 @@
+"""How a node reaches the leader: addresses, connections, and sessions over them."""
