@@ -5,7 +5,8 @@ from __future__ import annotations
 import apsw
 
 from ha.core.errors import Code, HaError
-from ha.engine.statements import to_result
+from ha.engine.api import Result
+from ha.engine.statements import kind_of, to_result
 from ha.engine.unit import Unit
 from ha.store.executor import Executor, TransactionLost
 from ha.store.parse import Parsed
@@ -89,17 +90,29 @@ def _run_unit(executor: Executor, unit: Unit) -> None:
 
 def _run_statements(executor: Executor, unit: Unit) -> None:
     connection = executor.connection
-    results = unit.results
-    parse, max_rows = unit.parse, unit.max_rows
-    last: Parsed | None = None
-    text = ""
-    for statement in unit.statements:
-        connection.spend()
-        # The same text means the same as long as only rows have changed.
-        if last is None or not last.dml or statement.sql != text:
-            text = statement.sql
-            last = parse(connection, text)
-        results.append(to_result(last, executor.run(last, statement.params, max_rows)))
+    statements, results = unit.statements, unit.results
+    count = len(statements)
+    try:
+        while (start := len(results)) < count:
+            connection.spend()
+            first = statements[start]
+            parsed = unit.parse(connection, first.sql)
+            if not parsed.dml or parsed.columns:
+                ran = executor.run(parsed, first.params, unit.max_rows)
+                results.append(to_result(parsed, ran))
+                continue
+            # The same text means the same as long as only rows change.
+            stop = start + 1
+            while stop < count and statements[stop].sql == first.sql:
+                stop += 1
+            kind = kind_of(parsed)
+            parameters = [s.params for s in statements[start:stop]]
+            for changes, last_id in executor.run_many(parsed, parameters):
+                results.append(Result(kind, parsed.verb, (), [], changes, last_id))
+    except HaError as error:
+        if count > 1 and error.detail is None:
+            error.detail = f"statement {len(results) + 1} of {count}"
+        raise
 
 
 def _run_single(executor: Executor, unit: Unit, parsed: Parsed) -> None:

@@ -49,7 +49,7 @@ class Connection:
         raw.authorizer = self._collector
         raw.set_progress_handler(self._tick, STEPS_PER_TICK)
         raw.create_scalar_function("changes", lambda *_: self.session_changes, 0)
-        self._cursor = raw.cursor()
+        self.cursor = raw.cursor()
 
     def _tick(self) -> bool:
         if self._undisturbed:
@@ -89,7 +89,7 @@ class Connection:
         max_rows: int | None = None,
     ) -> list[tuple[Value, ...]]:
         """Run one client statement to its end. Raises HaError and OverBudget, nothing else."""
-        cursor = self._cursor
+        cursor = self.cursor
         try:
             cursor.execute(sql, params)
             if max_rows is None:

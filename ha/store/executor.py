@@ -7,7 +7,9 @@ executor runs one unit over many calls (an interactive transaction).
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import NoReturn
 
 import apsw
 
@@ -143,6 +145,25 @@ class Executor:
             raise connection.translated(error) from error
         return Ran(parsed.columns, rows, 0, raw.last_insert_rowid())
 
+    def run_many(self, parsed: Parsed, parameters: Iterable[object]) -> Iterator[tuple[int, int]]:
+        """Run one INSERT, UPDATE, DELETE or REPLACE that answers no rows, with each of these
+        parameters: rows affected and last insert id of each. Raises as :meth:`run` does."""
+        connection, recorder = self.connection, self._recorder
+        spend, rows_begin, rows_end = connection.spend, recorder.rows_begin, recorder.statement_end
+        changes, last_id = connection.raw.changes, connection.raw.last_insert_rowid
+        sql, names = parsed.sql, parsed.parameters
+        execute = connection.cursor.execute
+        for params in parameters:
+            spend()
+            values = bind(params, names)  # type: ignore[arg-type]
+            rows_begin()
+            try:
+                execute(sql, values)
+            except Exception as error:
+                self._failed(connection.translated(error), error)
+            self._ended(rows_end)
+            yield changes(), last_id()
+
     def _change_rows(self, parsed: Parsed, params: object, max_rows: int | None) -> Ran:
         """INSERT, UPDATE, DELETE and REPLACE: what almost every transaction is made of."""
         connection = self.connection
@@ -152,21 +173,29 @@ class Executor:
         try:
             rows = connection.rows(parsed.sql, values, max_rows)
         except HaError as error:
-            if not connection.in_transaction:
-                raise TransactionLost(error) from error
-            self._statement_failed()
-            raise
-        try:
-            recorder.statement_end()
-        except HaError:
-            recorder.discard()
-            raise
-        except apsw.Error as error:
-            recorder.discard()
-            raise connection.translated(error) from error
-        self._wrote = True
+            self._failed(error, error.__cause__)
+        self._ended(recorder.statement_end)
         raw = connection.raw
         return Ran(parsed.columns, rows, raw.changes(), raw.last_insert_rowid())
+
+    def _failed(self, error: Exception, cause: BaseException | None) -> NoReturn:
+        """SQLite refused a statement that changes rows."""
+        if isinstance(error, HaError):
+            if not self.connection.in_transaction:
+                raise TransactionLost(error) from cause
+            self._statement_failed()
+        raise error from cause
+
+    def _ended(self, rows_end: Callable[[], None]) -> None:
+        try:
+            rows_end()
+        except HaError:
+            self._recorder.discard()
+            raise
+        except apsw.Error as error:
+            self._recorder.discard()
+            raise self.connection.translated(error) from error
+        self._wrote = True
 
     def _statement_failed(self) -> None:
         try:

@@ -80,9 +80,11 @@ def test_a_unit_that_fails_leaves_nothing_and_costs_only_itself(
     )
     run_batch(executor, [first, failing, last])
     connection.raw.execute("COMMIT")
-    assert failing.error is not None and failing.error.code is code
+    assert failing.error is not None
+    assert failing.error.code is code
     assert failing.captured is None
-    assert first.error is None and last.error is None
+    assert first.error is None
+    assert last.error is None
     assert [c.new_values for u in (first, last) if u.captured for c in u.captured.changes] == [
         (1, "first"),
         (2, "last"),
@@ -93,3 +95,22 @@ def test_a_unit_that_fails_leaves_nothing_and_costs_only_itself(
     ]
     assert connection.raw.execute("SELECT x FROM u").fetchall() == [(3,)]
     assert connection.raw.execute("SELECT count(*) FROM child").fetchall() == [(0,)]
+
+
+def test_a_list_of_one_text_tells_what_each_did_and_which_failed(connection: Connection) -> None:
+    executor = Executor(connection)
+    insert = "INSERT INTO u VALUES (?)"
+    good = Unit([Statement(insert, [n]) for n in (10, 11)] + [Statement("DELETE FROM u")], 0)
+    bad = Unit([Statement(insert, [n]) for n in (20, 21, 20)], 0)
+    wrong = Unit([Statement(insert, [30]), Statement(insert, [])], 0)
+    run_batch(executor, [good, bad, wrong])
+    connection.raw.execute("COMMIT")
+    assert good.error is None
+    assert [(r.rows_affected, r.last_insert_id) for r in good.results] == [(1, 2), (1, 3), (3, 3)]
+    assert bad.error is not None
+    assert bad.error.code is Code.UNIQUE_VIOLATION
+    assert bad.error.detail == "statement 3 of 3"
+    assert wrong.error is not None
+    assert wrong.error.code is Code.BAD_PARAMETERS
+    assert wrong.error.detail == "statement 2 of 2"
+    assert connection.raw.execute("SELECT * FROM u").fetchall() == []

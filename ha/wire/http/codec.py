@@ -174,11 +174,21 @@ def _params(params: object, number: int, surrogates: bool) -> Params:
             raise _misnamed(params, number)
         return named
     if type(params) is list:
+        kinds = set(map(type, params))
+        if not surrogates and (kinds <= _PLAIN or (kinds <= _PLAIN_OR_INTEGER and _fit(params))):
+            return tuple(params)
         return tuple(_value(value, number, place) for place, value in enumerate(params, 1))
     raise _bad(f'"params" must be an object or a list, not {_kind(params)}', number)
 
 
 _PREFIXES = frozenset(":$@?")
+_PLAIN = {str, float, type(None)}
+_PLAIN_OR_INTEGER = {*_PLAIN, int}
+
+
+def _fit(params: list[Any]) -> bool:
+    """Do its integers have 64 bits?"""
+    return all(type(value) is not int or -_INT64 <= value < _INT64 for value in params)
 
 
 def _misnamed(params: dict[str, Any], number: int) -> HaError:
