@@ -30,7 +30,8 @@ LIVENESS_BOUND = 90.0
 
 @dataclass(slots=True)
 class Outcome:
-    """``problems``: the promises that were broken, in words; empty if none was."""
+    """``problems``: the promises that were broken, in words; empty if none was. ``log``: what it
+    held at the end, and ``lost``: what it had taken and lost, as sequence and payload."""
 
     plan: Plan
     hash: str
@@ -44,7 +45,8 @@ class Outcome:
     messages: int
     trace: Trace
     lost_updates: int = 0
-    notes: list[str] = field(default_factory=list)
+    log: list[tuple[int, bytes]] = field(default_factory=list)
+    lost: list[tuple[int, bytes]] = field(default_factory=list)
 
     @property
     def ok(self) -> bool:
@@ -96,6 +98,8 @@ def run_plan(plan: Plan, *, keep_trace: bool = False) -> Outcome:
         messages=len(cluster.server.stored),
         trace=world.trace,
         lost_updates=judge.lost_updates,
+        log=[(e.sequence, e.payload) for _, e in cluster.server.stored],
+        lost=[(e.sequence, e.payload) for x in cluster.server.losses for _, e in x.lost],
     )
 
 

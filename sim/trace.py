@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 _FLUSH = 4_096
+_FOLDER_MARK = "/sim-"
+_FOLDER = re.compile(r"[^\s'\"]*/sim-[^/\s]+/\d+/")
+"""Where the files of a node lie, which is not the same in two runs."""
 
 
 @dataclass(slots=True)
@@ -51,6 +55,8 @@ class Trace:
     def event(self, lane: str, kind: str, text: str = "", key: str = "") -> None:
         """Into the hash, and into the time line if it is kept."""
         now = self.time()
+        if _FOLDER_MARK in text:
+            text = _FOLDER.sub("", text)
         self._buffer.append(f"{now:.9f} {lane} {kind} {text} {key}")
         if self.keep:
             self.events.append(Event(now, self.steps, lane, kind, text, key))
