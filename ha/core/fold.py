@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from ha.core.changeset import ChangeSet
+from ha.core.changeset import ChangeSet, Kind
 
 
 class Verdict(StrEnum):
@@ -35,6 +35,13 @@ class Seen:
 
     number: int
     applied: int
+
+    def after(self, cs: ChangeSet, verdict: Verdict) -> Seen:
+        """What is known of the process once the fold has come to ``verdict`` about ``cs``."""
+        if cs.origin is None or verdict in (Verdict.REPEATED, Verdict.FOREIGN):
+            return self
+        counted = verdict.counts and cs.kind is Kind.TRANSACTION
+        return Seen(cs.origin.number, cs.origin.number if counted else self.applied)
 
 
 @dataclass(frozen=True, slots=True)

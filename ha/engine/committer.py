@@ -360,7 +360,7 @@ class Committer:
             elif self.problem is not None:
                 self._fail_waiting(self.problem)
                 await self._sleep()
-            elif self._relay is not None and self._fold.misplaced:
+            elif self._relay is not None and self._fold.suffix.misplaced:
                 await self._renumber(self._relay)
             elif self._must_wait():
                 await self._wait_for_log()
@@ -928,7 +928,7 @@ class Committer:
             relay.outbox.count(connection)
             await self._stuck(from_sqlite(problem))
             return
-        self._fold.misplaced = False
+        self._fold.suffix.misplaced = False
         self._tentative = self._number
         relay.again()
 

@@ -233,13 +233,15 @@ class Database:
         """Go on with the file that has taken the former one's place."""
         self.cache.clear()
         store, relay = self.store, self.relay
+        misplaced = False
         if relay is not None:
             relay.reopen(Outbox(store.executor), store.connect(reading=True))
             store.applier.execute("BEGIN IMMEDIATE")
             applier = Applier(store.applier.raw, CONTROL_TABLES)
-            relay.outbox.put_back(store.applier, waiting, applier)
+            misplaced = relay.outbox.put_back(store.applier, waiting, applier)
             store.applier.execute("COMMIT")
         self.fold = self._make_fold()
+        self.fold.suffix.misplaced = misplaced
         self.committer.replaced(Executor(store.executor), self.fold)
 
     async def evict(self, error: HaError, *, for_good: bool) -> None:

@@ -17,6 +17,7 @@ from ha.core.changeset import Change, ChangeSet, FormatError, Identify, Kind, de
 from ha.core.errors import Code, HaError
 from ha.core.fold import Seen, Verdict, VirtualSeen, judge
 from ha.core.parts import changes_of, part_of
+from ha.core.suffix import Suffix
 from ha.log.api import Entry
 from ha.store import control
 from ha.store.apply import Applied, Applier
@@ -112,9 +113,7 @@ class Fold:
         self._applier = Applier(connection.raw, CONTROL_TABLES)
         self._interceptor = interceptor
         self._outbox = outbox
-        self._in_place = True
-        self.misplaced = False
-        """Waiting transactions stand in the log where they do not count: number them anew."""
+        self.suffix = Suffix()
         self.redone = 0
         self.position = control.position(connection, subject)
         self.term = control.term(connection)
@@ -151,18 +150,14 @@ class Fold:
             connection.execute("BEGIN IMMEDIATE")
             last: Entry | None = None
             self._current = self.position.applied
-            self._in_place = True
+            self.suffix.in_place = True
             self._term = self.term
             self._origins.clear()
             for entry in entries:
                 if entry.sequence <= self.position.applied:
                     continue
                 try:
-                    if entry.sequence in skipped:
-                        self._bury(entry, "skipped")
-                        folded = Folded(entry, Verdict.SKIPPED)
-                    else:
-                        folded = self._next(entry)
+                    folded = self._next(entry, entry.sequence in skipped)
                 except (FormatError, InterceptorError) as error:
                     self._bury(entry, "halted", str(error))
                     self._halted = True
@@ -179,7 +174,7 @@ class Fold:
                     self._exhume(entry)
                 last = entry
                 self._current = entry.sequence
-            if not self._in_place and self._outbox is not None:
+            if not self.suffix.in_place and self._outbox is not None:
                 self.redone += self._outbox.redo(connection, self._applier)
             for (node, process_id), seen in self._origins.items():
                 control.set_origin_seen(connection, node, process_id, seen.number, seen.applied)
@@ -215,34 +210,33 @@ class Fold:
 
     # --- the tentative suffix --------------------------------------------------------
 
-    def _next(self, entry: Entry) -> Folded:
+    def _next(self, entry: Entry, skipped: bool) -> Folded:
         """Apply one message under the suffix, if there is one."""
         outbox = self._outbox
         if outbox is None or not outbox.depth:
-            return self._one(entry)
+            return self._skip(entry) if skipped else self._one(entry)
         connection = self._connection
+        suffix = self.suffix
         transaction = outbox.transaction_of(connection, entry.message_id)
-        in_order = transaction is not None and transaction == outbox.first(connection)
-        if self._in_place and not in_order:
-            self._take_back(outbox)
-        folded = self._one(entry, tentative=self._in_place)
+        # What an interceptor makes of a message is not what executing it did.
+        ours = transaction if self._interceptor is None else None
+        if suffix.must_go(ours, outbox.first(connection)):
+            outbox.undo(connection, self._applier)
+        folded = self._skip(entry) if skipped else self._one(entry, tentative=suffix.in_place)
         if transaction is None or not folded.whole:
             return folded
-        if folded.verdict in (Verdict.HOLE, Verdict.REPEATED):
-            self.misplaced = True
-            if self._in_place:
-                self._take_back(outbox)
-        else:
-            if self._in_place and not folded.verdict.counts:
-                self._take_back(outbox)
+        step = suffix.folded(folded.verdict)
+        if step.take_back:
+            outbox.undo(connection, self._applier)
+        if step.settled:
             outbox.remove(connection, transaction)
         return folded
 
-    def _take_back(self, outbox: Outbox) -> None:
-        outbox.undo(self._connection, self._applier)
-        self._in_place = False
-
     # --- one message -----------------------------------------------------------------
+
+    def _skip(self, entry: Entry) -> Folded:
+        self._bury(entry, "skipped")
+        return Folded(entry, Verdict.SKIPPED)
 
     def _one(self, entry: Entry, tentative: bool = False) -> Folded:
         """``tentative``: its effects are in the file already."""
@@ -266,13 +260,15 @@ class Fold:
         reason = ""
         count = 0
         if verdict.counts and tentative and cs.kind is Kind.TRANSACTION:
-            self._remember_virtual(entry, cs)
+            if part is not None and self._all_parts(cs, part.count) is None:
+                verdict, reason = Verdict.HOLE, "a part is missing"
+            else:
+                self._remember_virtual(entry, cs)
         elif verdict.counts and cs.kind is Kind.TRANSACTION:
             verdict, reason, count = self._effects(entry, cs, part.count if part else 0)
-        if cs.origin is not None and verdict not in (Verdict.REPEATED, Verdict.FOREIGN):
-            number = cs.origin.number
-            applied = number if verdict.counts and cs.kind is Kind.TRANSACTION else seen.applied
-            self._origins[cs.node, cs.process_id] = Seen(number, applied)
+        now = seen.after(cs, verdict)
+        if now != seen:
+            self._origins[cs.node, cs.process_id] = now
         if self._parts and cs.node:
             self._drop_parts(cs)
         schema = part is not None or any(c.command for c in cs.changes)

@@ -53,15 +53,22 @@ class Outbox:
         return int(last) + 1
 
     def after(self, connection: Connection, position: int, limit: int) -> list[Waiting]:
-        """Up to ``limit`` messages beyond ``position``."""
-        return [
-            Waiting(at, Outgoing(message_id, payload))
-            for at, message_id, payload in connection.raw.execute(
-                "SELECT position, message_id, payload FROM ha_outbox WHERE position > ?"
-                " ORDER BY position LIMIT ?",
-                (position, limit),
-            )
-        ]
+        """Up to ``limit`` messages beyond ``position`` that may be published.
+
+        Those of a later process wait until those of an earlier one have their places: no message
+        names one of another process as the one that must precede it.
+        """
+        oldest = connection.execute("SELECT message_id FROM ha_outbox ORDER BY position LIMIT 1")
+        out: list[Waiting] = []
+        for at, message_id, payload in connection.raw.execute(
+            "SELECT position, message_id, payload FROM ha_outbox WHERE position > ?"
+            " ORDER BY position LIMIT ?",
+            (position, limit),
+        ):
+            if _process_of(message_id) != _process_of(oldest):
+                break
+            out.append(Waiting(at, Outgoing(message_id, payload)))
+        return out
 
     def transaction_of(self, connection: Connection, message_id: str) -> int | None:
         """The waiting transaction that a message belongs to."""
@@ -90,18 +97,24 @@ class Outbox:
 
     def put_back(
         self, connection: Connection, rows: Sequence[tuple[object, ...]], applier: Applier
-    ) -> None:
+    ) -> bool:
         """Let what waited in a former file wait in this one, and stand in it: but for what the
-        log had of it by then. In the caller's transaction."""
+        log had of it by then. In the caller's transaction.
+
+        True: the log has some of it where it does not count, so that it needs new numbers.
+        """
+        misplaced = False
         for row in rows:
             payload = row[-1]
             assert isinstance(payload, bytes)
             cs = decode(payload)
             seen = control.origin_seen(connection, cs.node, cs.process_id)
-            if cs.origin is None or cs.origin.number > seen.number:
+            if cs.origin is None or cs.origin.number > seen.applied:
                 connection.raw.execute("INSERT INTO ha_outbox VALUES (?, ?, ?, ?)", row)
+                misplaced |= cs.origin is not None and cs.origin.number <= seen.number
         self.count(connection)
         self.redo(connection, applier)
+        return misplaced
 
     # --- the suffix ------------------------------------------------------------------
 
@@ -210,6 +223,10 @@ class Outbox:
             )
         ]
         return list(changes_of(parts)), parts[-1]
+
+
+def _process_of(message_id: str) -> str:
+    return message_id.rpartition("-")[0]
 
 
 def messages_of(origin: Origin, payloads: Sequence[bytes]) -> list[Outgoing]:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import apsw
 import pytest
 import trio
 from trio.testing import MockClock
 
+from ha.core.changeset import ChangeSet, decode
 from ha.core.errors import Code, HaError
+from ha.log.api import Ack, Outgoing, Refused
 from ha.log.memory import MemoryBroker, MemoryStream
 from ha.store.apply import Applier
 from ha.store.file import StoreOptions
+from ha.store.fold import Intercepted
 from tests.support.cluster import OPTIONS, TestNode, open_node, settle
 from tests.support.dump import dump
 
@@ -183,3 +189,102 @@ async def test_what_a_redo_did_is_taken_back_as_it_was(autojump_clock: MockClock
         await drained(one)
         await settle([one, two])
         assert dump(one.database.store.path) == dump(two.database.store.path)
+
+
+class Losing(MemoryStream):
+    """Refuses the first message that ``lose`` names."""
+
+    def __init__(self, lose: Callable[[ChangeSet], bool], **options: Any) -> None:
+        super().__init__(epoch="test", **options)
+        self.lose = lose
+        self.lost: list[str] = []
+
+    def append(self, subject_name: str, message: Outgoing) -> Ack:
+        if not self.lost and self.lose(decode(message.payload)):
+            self.lost.append(message.message_id)
+            raise Refused("no space")
+        return super().append(subject_name, message)
+
+
+async def test_a_part_that_was_lost_is_a_hole_for_its_own_node_too(
+    autojump_clock: MockClock,
+) -> None:
+    stream = Losing(lambda cs: (cs.extra.get("part") or [0])[0] == 1, max_payload=8_192)
+    async with (
+        MemoryBroker(stream, node="n1") as broker,
+        open_node("n1", broker, options=ASYNC) as one,
+        MemoryBroker(stream, node="n2") as two_broker,
+        open_node("n2", two_broker, options=SYNC) as two,
+    ):
+        await one.run("CREATE TABLE t(id INTEGER PRIMARY KEY, x)")
+        await one.run("INSERT INTO t VALUES (0, 'small')")
+        await drained(one)
+        broker.connected = False
+        many = ", ".join(f"({n}, hex(zeroblob(1000)))" for n in range(1, 11))
+        await one.run(f"INSERT INTO t VALUES {many}")
+        await one.run("UPDATE t SET x = 'later' WHERE id = 3")
+        broker.connected = True
+        await drained(one)
+        await settle([one, two])
+        assert stream.lost
+        assert await two.rows("SELECT count(*), max(x) FROM t") == [(11, "small")]
+        assert dump(one.database.store.path) == dump(two.database.store.path)
+
+
+async def test_an_interceptor_decides_about_own_messages_too(autojump_clock: MockClock) -> None:
+    class Upper:
+        def before_apply(self, changeset: Intercepted, connection: apsw.Connection) -> bool | None:
+            changes = changeset.changes
+            if any(c.new_values and c.new_values[1] == "never" for c in changes):
+                return True
+            for c in changes:
+                if c.new_values:
+                    c.new_values = (c.new_values[0], str(c.new_values[1]).upper())
+            return None
+
+        def after_apply(
+            self, changeset: Intercepted, connection: apsw.Connection, error: Exception | None
+        ) -> None:
+            if error is not None:
+                raise error
+
+    stream = MemoryStream(epoch="test")
+    async with (
+        MemoryBroker(stream, node="n1") as one_broker,
+        MemoryBroker(stream, node="n2") as two_broker,
+        open_node("n1", one_broker, options=replace(ASYNC, interceptor=Upper())) as one,
+        open_node("n2", two_broker, options=replace(SYNC, interceptor=Upper())) as two,
+    ):
+        await one.run("CREATE TABLE t(id INTEGER PRIMARY KEY, x)")
+        await one.run("INSERT INTO t VALUES (1, 'a')")
+        await one.run("INSERT INTO t VALUES (2, 'never')")
+        await one.run("INSERT INTO t VALUES (3, 'c')")
+        await drained(one)
+        await settle([one, two])
+        for node in (one, two):
+            assert await node.rows("SELECT * FROM t") == [(1, "A"), (3, "C")]
+
+
+async def test_writes_of_an_earlier_process_stay_in_front_of_later_ones(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    stream = Losing(lambda cs: any(c.new_values == (1, "older") for c in cs.changes))
+    path = tmp_path / "ha.db"
+    store_options = StoreOptions()
+    async with (
+        MemoryBroker(stream, node="n1") as broker,
+        open_node("n1", broker, path, options=ASYNC, store_options=store_options) as node,
+    ):
+        await node.run("CREATE TABLE t(id INTEGER PRIMARY KEY, x)")
+        broker.connected = False
+        await node.run("INSERT INTO t VALUES (1, 'older')")
+    async with (
+        MemoryBroker(stream, node="n1") as broker,
+        open_node("n1", broker, path, options=ASYNC, seed=1) as node,
+    ):
+        broker.connected = False
+        await node.run("UPDATE t SET x = 'newer' WHERE id = 1")
+        broker.connected = True
+        await drained(node)
+        assert stream.lost
+        assert await node.rows("SELECT * FROM t") == [(1, "newer")]
