@@ -152,6 +152,7 @@ class Client:
             begun=trio.current_time(),
             low=low,
             step=self.step,
+            tentative=process.node.name in self.cluster.plan.asynchronous,
         )
         history.calls.append(call)
         self.cluster.open_calls[call.number] = call
@@ -229,6 +230,7 @@ class Client:
             done = await self._walk_away(call, process, work)
         else:
             done = await self._guarded(call, process, work)
+        self.cluster.world.trace.add(repr(affected))
         if abandon and done:
             call.outcome = "abandoned"
         elif done:

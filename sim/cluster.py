@@ -116,6 +116,7 @@ class Process:
                 transaction_hold=plan.hold,
                 batch_units=plan.batch_units,
                 identify=Identify(plan.identify),
+                asynchronous=node.name in plan.asynchronous,
             )
         )
         async with SimBroker(node.cluster.server, self.link, node.name) as broker:
@@ -200,6 +201,8 @@ class Process:
         self.link.kill()
         in_memory = self.node.cluster.plan.synchronous == "OFF"
         self.mount.freeze(power=power, lost=in_memory)
+        if in_memory or (power and self.node.cluster.plan.synchronous == "NORMAL"):
+            self.node.lost_something()
         self._note("crashed", "with its power" if power else "")
         self._scope.cancel()
         self._abort_calls()
@@ -280,11 +283,14 @@ def probe_file(path: str, label: str, now: float) -> Probe:
     try:
         db.execute("BEGIN")
         sequence = 0
-        found = db.execute("SELECT 1 FROM sqlite_schema WHERE name = 'ha_stats'").fetchall()
-        if found:
+        waiting: tuple[bytes, ...] = ()
+        found = db.execute("SELECT 1 FROM sqlite_schema WHERE name = 'ha_ignored'").fetchall()
+        if found:  # the last table that is made
             sequence = db.execute("SELECT max(received_seq) FROM ha_stats").get or 0
+            rows = db.execute("SELECT payload FROM ha_outbox ORDER BY position")
+            waiting = tuple(row[0] for row in rows)
         content = read_content(db)
-        return Probe(now, label, int(sequence), digest(content), content)
+        return Probe(now, label, int(sequence), digest(content), content, waiting)
     finally:
         db.close(True)
 
@@ -329,6 +335,11 @@ class Node:
         self.cut_up = self.cut_down = False
         if self.process is not None:
             self.process.link.unblock()
+
+    def lost_something(self) -> None:
+        """Of what was given to the disk, the next process may not find all."""
+        losses = self.cluster.history.losses.setdefault(self.name, [])
+        losses.append(self.cluster.world.clock.now)
 
     async def live(self) -> None:
         """Start processes, one after the other, until cancelled."""

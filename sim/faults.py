@@ -105,6 +105,7 @@ async def _wipe(cluster: Cluster, fault: Fault) -> None:
     if node.process is not None:
         node.process.crash()
     node.disk.wipe()
+    node.lost_something()
 
 
 async def _clock(cluster: Cluster, fault: Fault) -> None:

@@ -20,7 +20,8 @@ class Call:
     node's applied sequence when it began, what the session wrote before); ``high``: the end of
     the log when it ended. ``outcome``: ``ok``, an error's code, or one of the words above.
     ``watch``, ``keys``, ``rows``: of a read, what was read (see :mod:`sim.workloads`). ``step``:
-    which of its client's operations it belongs to.
+    which of its client's operations it belongs to. ``tentative``: its node answers before the log
+    has what was written.
     """
 
     number: int
@@ -43,6 +44,7 @@ class Call:
     keys: tuple[object, ...] | None = None
     rows: tuple[tuple[object, ...], ...] = ()
     step: int = 0
+    tentative: bool = False
 
     def __str__(self) -> str:
         parts = [f"{self.begun:9.3f}–{self.ended:.3f}", self.client, self.process, self.what]

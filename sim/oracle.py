@@ -10,6 +10,7 @@ import base64
 import json
 import re
 import sqlite3
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,6 +97,28 @@ class Oracle:
     def content(self) -> Content:
         return read_content(self.db)
 
+    def content_with(self, waiting: Sequence[bytes]) -> Content:
+        """The present state, and then transactions that the log does not have yet."""
+        if not waiting:
+            return self.content()
+        virtual = dict(self.virtual)
+        self.db.execute("SAVEPOINT suffix")
+        try:
+            parts: list[dict[str, Any]] = []
+            for payload in waiting:
+                parts.append(_decode(payload))
+                ours = parts[-1]["ha"]
+                index, count = ours.get("part", (0, 1))
+                if index + 1 == count:
+                    changes = _join(parts) if count > 1 else parts[0].get("changes") or []
+                    self._transaction(Meaning(0, "", 0, None, "tx", ""), changes, ours)
+                    parts.clear()
+            return self.content()
+        finally:
+            self.db.execute("ROLLBACK TO suffix")
+            self.db.execute("RELEASE suffix")
+            self.virtual = virtual
+
     def close(self) -> None:
         self.db.close()
 
@@ -133,17 +156,15 @@ class Oracle:
             meaning.kind = "part"
             return
         changes = message.get("changes") or []
+        if count > 1:
+            earlier = [self.parts.get((node, process, number or 0, i)) for i in range(count - 1)]
+            whole = None if None in earlier else _join([*earlier, message])
+            if whole is None and verdict == "apply":
+                verdict = "hole"
+            changes = whole or []
+        meaning.tokens, _ = _marks(changes)
         if verdict == "apply" and meaning.kind == "tx":
-            if count > 1:
-                earlier = [
-                    self.parts.get((node, process, number or 0, i)) for i in range(count - 1)
-                ]
-                whole = None if None in earlier else _join([*earlier, message])
-                if whole is None:
-                    verdict = "hole"
-                changes = whole or []
-            if verdict == "apply":
-                verdict = self._transaction(meaning, changes, ours)
+            verdict = self._transaction(meaning, changes, ours)
         meaning.verdict = verdict
         if number is not None and verdict not in ("repeated", "foreign"):
             if verdict == "apply" and meaning.kind == "tx":

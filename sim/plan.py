@@ -71,6 +71,8 @@ class Plan:
     max_payload: int = 1 << 20
     drift: dict[str, float] = field(default_factory=dict)
     skew: dict[str, float] = field(default_factory=dict)
+    asynchronous: tuple[str, ...] = ()
+    """Nodes that answer before the log has what was written."""
     acts: frozenset[tuple[int, int]] | None = None
     mute: frozenset[str] = frozenset()
 

@@ -283,7 +283,10 @@ async def _until_caught_up(cluster: Cluster) -> None:
     while True:
         processes = [n.process for n in cluster.nodes.values()]
         if all(
-            p is not None and p.serving and p.database.committer.applied >= cluster.server.last
+            p is not None
+            and p.serving
+            and p.database.committer.applied >= cluster.server.last
+            and (p.database.relay is None or not p.database.relay.outbox.depth)
             for p in processes
         ):
             return
@@ -319,7 +322,7 @@ class _Judge:
         probes = [*history.probes, *self._final]
         watches = [w for name in cluster.plan.workloads for w in ALL[name].watches]
         entries = [(e.sequence, e.payload) for _, e in cluster.server.stored]
-        wanted = {p.sequence for p in probes}
+        wanted = {p.state for p in probes}
         fold = fold_log(entries, watches, wanted, cluster.plan.identify)
         problems = check_probes(fold, probes, entries, cluster.plan.identify)
         for label, content in self._contents.items():
@@ -328,7 +331,7 @@ class _Judge:
                     f"{label} does not hold the fold of its log at the end (first: the node,"
                     f" second: the oracle):\n{difference(content, fold.content)}"
                 )
-        problems += check_answers(fold, history.calls)
+        problems += check_answers(fold, history.calls, history.losses)
         problems += check_reads(fold, history.calls)
         if cluster.plan.writers == "one":
             problems += self._invariants(fold)

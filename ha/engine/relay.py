@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
+import apsw
 import trio
 
 from ha.log.api import Ack, Log, LogError, NotSent
@@ -52,13 +53,19 @@ class Relay:
         """Until cancelled."""
         oldest, since = 0, trio.current_time()
         while True:
-            first = self._first()
-            if first != oldest:
-                oldest, since = first, trio.current_time()
-            if not first or not may_publish():
-                await self._sleep(self._patience)
-            elif self._sent - first < WINDOW and self._send():
+            try:
+                first = self._first()
+                if first != oldest:
+                    oldest, since = first, trio.current_time()
+                may = bool(first) and may_publish()
+                if may and self._sent - first < WINDOW and self._send():
+                    continue
+            except apsw.Error as error:
+                logger.error("the outbox cannot be read: %s", error)
+                await trio.sleep(1)
                 continue
+            if not may:
+                await self._sleep(self._patience)
             elif not await self._sleep(since + self._patience - trio.current_time()):
                 logger.warning("publishing again", extra={"messages": self.outbox.depth})
                 self._sent = 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from sim.checkers.folds import FoldHistory
 from sim.history import GONE, OK, Call
@@ -11,15 +11,21 @@ OPEN = {GONE, "outcome_unknown", ""}
 """Outcomes after which the write may or may not be in the log."""
 
 
-def check_answers(history: FoldHistory, calls: Sequence[Call]) -> list[str]:
-    """``success``: in the log, with effect, once; ``not_written`` and refusals: nowhere."""
+def check_answers(
+    history: FoldHistory, calls: Sequence[Call], losses: Mapping[str, Sequence[float]]
+) -> list[str]:
+    """``success``: in the log, with effect, once; ``not_written`` and refusals: nowhere.
+
+    ``losses``: when a node's disk lost something, and with it what the log did not have yet.
+    """
     problems: list[str] = []
     last_of_session: dict[int, tuple[int, Call]] = {}
     for call in calls:
         if call.watch or call.what == "wait for":
             continue
         counted = history.counted(call.token) if call.token else []
-        problem = _judge(history, call, counted)
+        lost = any(t >= call.begun for t in losses.get(_node(call), ()))
+        problem = _judge(history, call, counted, lost)
         if problem is not None:
             problems.append(f"{problem}: {call}")
         if call.outcome == OK and call.sequence:
@@ -30,11 +36,13 @@ def check_answers(history: FoldHistory, calls: Sequence[Call]) -> list[str]:
     return problems
 
 
-def _judge(history: FoldHistory, call: Call, counted: list[int]) -> str | None:
+def _judge(history: FoldHistory, call: Call, counted: list[int], lost: bool) -> str | None:
     if len(counted) > 1:
         return f"one write took effect more than once, at {counted}"
     outcome = call.outcome
     if outcome == OK:
+        if call.tentative and not call.sequence:
+            return None if lost else _judge_tentative(history, call, counted)
         return _judge_success(history, call, counted)
     if outcome == "not_applied":
         there = [m.sequence for m in history.by_token.get(call.token, ())]
@@ -53,6 +61,16 @@ def _judge(history: FoldHistory, call: Call, counted: list[int]) -> str | None:
     if counted:
         return f"'{outcome}' was said, but it took effect at {counted[0]}"
     return None
+
+
+def _judge_tentative(history: FoldHistory, call: Call, counted: list[int]) -> str | None:
+    """Answered before the log had it, which has it in the end."""
+    if not call.expected or not call.token or counted:
+        return None
+    verdicts = {m.verdict for m in history.by_token.get(call.token, ())}
+    if "stale" in verdicts:  # a virtual table that another node changed: docs/spec.md, section 3
+        return None
+    return f"an answered write never took effect in the log ({' '.join(verdicts) or 'not there'})"
 
 
 def _node(call: Call) -> str:

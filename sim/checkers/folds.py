@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -12,6 +13,8 @@ from sim.oracle import Meaning, Oracle
 from sim.workloads import Watch
 
 Rows = tuple[tuple[object, ...], ...]
+State = tuple[int, tuple[bytes, ...]]
+"""A sequence, and messages that wait for the log and show already."""
 
 
 @dataclass(slots=True)
@@ -20,7 +23,7 @@ class FoldHistory:
     sequence on; ``by_token``: the messages that bring a token in, in order."""
 
     meanings: dict[int, Meaning] = field(default_factory=dict)
-    digests: dict[int, str] = field(default_factory=dict)
+    digests: dict[State, str] = field(default_factory=dict)
     versions: dict[str, list[tuple[int, Rows]]] = field(default_factory=dict)
     by_token: dict[str, list[Meaning]] = field(default_factory=dict)
     content: Content = field(default_factory=dict)
@@ -39,7 +42,7 @@ class FoldHistory:
 def fold_log(
     entries: Sequence[tuple[int, bytes]],
     watches: Iterable[Watch],
-    wanted: set[int],
+    wanted: set[State],
     identify: str,
 ) -> FoldHistory:
     """Fold the messages; remember digests of the states at ``wanted`` and all watched answers."""
@@ -48,15 +51,11 @@ def fold_log(
     watched = {w.name: w for w in watches}
     history.versions = {name: [] for name in watched}
     try:
-        if 0 in wanted:
-            history.digests[0] = digest(oracle.content())
-        sequences = sorted(wanted)
-        position = bisect_right(sequences, 0)
+        states = deque(sorted(wanted))
         for sequence, payload in entries:
             # States between two messages of this log are the one before.
-            while position < len(sequences) and sequences[position] < sequence:
-                history.digests[sequences[position]] = digest(oracle.content())
-                position += 1
+            while states and states[0][0] < sequence:
+                _digest(oracle, history, states.popleft())
             meaning = oracle.apply(sequence, payload)
             history.meanings[sequence] = meaning
             for token in sorted(meaning.tokens):
@@ -66,12 +65,16 @@ def fold_log(
                     if watch.table in meaning.tables or "(schema)" in meaning.tables:
                         _look(oracle, history, name, watch, sequence)
             history.last = sequence
-        for sequence in sequences[position:]:
-            history.digests[sequence] = digest(oracle.content())
+        for state in states:
+            _digest(oracle, history, state)
         history.content = oracle.content()
     finally:
         oracle.close()
     return history
+
+
+def _digest(oracle: Oracle, history: FoldHistory, state: State) -> None:
+    history.digests[state] = digest(oracle.content_with(state[1]))
 
 
 def _look(oracle: Oracle, history: FoldHistory, name: str, watch: Watch, sequence: int) -> None:
@@ -98,7 +101,7 @@ def check_probes(
     """Every file, whenever it was looked at, held exactly the fold of what it says it holds."""
     problems: list[str] = []
     for probe in probes:
-        expected = history.digests.get(probe.sequence)
+        expected = history.digests.get(probe.state)
         if expected is None or expected == probe.digest:
             continue
         shown = ""
@@ -108,11 +111,15 @@ def check_probes(
                 if sequence <= probe.sequence:
                     oracle.apply(sequence, payload)
             shown = " (first: the file, second: the fold):\n" + difference(
-                probe.content, oracle.content()
+                probe.content, oracle.content_with(probe.waiting)
             )
             oracle.close()
         problems.append(
             f"at {probe.time:.3f} s the file of {probe.process} said that it was at"
-            f" {probe.sequence}, and did not hold fold({probe.sequence}){shown}"
+            f" {probe.sequence}, and did not hold fold({probe.sequence}){_suffix(probe)}{shown}"
         )
     return problems
+
+
+def _suffix(probe: Probe) -> str:
+    return f" and the {len(probe.waiting)} messages of its outbox" if probe.waiting else ""

@@ -218,3 +218,20 @@ def test_a_node_that_starts_while_the_log_does_not_answer_waits_and_says_so() ->
         await ready(cluster)
 
     play(script)
+
+
+def test_what_an_asynchronous_node_writes_goes_out_at_once() -> None:
+    """Also when its outbox had been empty: the next message is not one that was sent before."""
+
+    async def script(cluster: Cluster) -> None:
+        one = session(cluster, "n1")
+        await one.execute("CREATE TABLE t(x)")
+        for number in range(3):
+            before = cluster.server.last
+            await one.execute("INSERT INTO t VALUES (?)", [number])
+            with trio.fail_after(1):
+                await process(cluster, "n2").database.committer.wait_applied(before + 1)
+                while process(cluster, "n1").database.committer.applied <= before:  # noqa: ASYNC110
+                    await trio.sleep(0.01)
+
+    play(script, asynchronous=("n1",))
