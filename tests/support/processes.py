@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,26 @@ START_TIMEOUT = 60.0
 
 
 class HaProcess:
-    """A node in a process of its own. Use :func:`running_node`, or start and stop it yourself."""
+    """A node in a process of its own. Use :func:`running_node`, or start and stop it yourself.
 
-    def __init__(self, arguments: Sequence[str], cwd: Path) -> None:
+    ``prefix`` stands before the command, ``environment`` is added to ours, and ``host`` is
+    where the node is reached.
+    """
+
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        cwd: Path,
+        *,
+        prefix: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+        host: str = "127.0.0.1",
+    ) -> None:
         self.arguments = list(arguments)
         self.cwd = cwd
+        self.prefix = list(prefix)
+        self.environment = dict(environment or {})
+        self.host = host
         self.ports: dict[str, int] = {}
         self.lines: list[str] = []
         self.client = httpx.Client(timeout=60.0)
@@ -35,8 +51,9 @@ class HaProcess:
         self._serving.clear()
         self.ports.clear()  # those of an earlier process are another's by now
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "ha", *self.arguments],
+            [*self.prefix, sys.executable, "-m", "ha", *self.arguments],
             cwd=self.cwd,
+            env={**os.environ, **self.environment},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -62,11 +79,11 @@ class HaProcess:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.ports['http']}"
+        return f"http://{self.host}:{self.ports['http']}"
 
     @property
     def nats_url(self) -> str:
-        return f"nats://127.0.0.1:{self.ports['nats']}"
+        return f"nats://{self.host}:{self.ports['nats']}"
 
     def query(self, body: Any, path: str = "/query", timeout: float = 60.0) -> Any:
         """The JSON answer; raises httpx.HTTPStatusError for anything but 2xx."""

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import trio
 
 from ha.log import guard
+from ha.log.api import LogError, Outgoing
+from ha.log.jetstream import JetStreamBroker, JetStreamLog, JetStreamOptions
 from ha.log.nats_config import scan
 from ha.log.private_folder import Lock, PrivateFolder
 from ha.log.server import Durability, NatsServer, ServerOptions, ServerStartError
+from tests.jepsen_like.disks import Mount, Tmpfs
 
 pytestmark = pytest.mark.processes
 
@@ -60,6 +65,46 @@ async def test_is_ready_when_entered_and_gone_after() -> None:
         assert server.url == f"nats://{HOST}:{server.port}"
         pid = server.pid
     assert not is_alive(pid)
+
+
+async def is_taken(log: JetStreamLog) -> bool:
+    try:
+        await log.publish_one(Outgoing("", bytes(5000)), 1)
+    except LogError:
+        return False
+    return True
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Mount]:
+    (tmp_path / "disk").mkdir()
+    try:
+        disk = Tmpfs(tmp_path / "disk", 64)
+    except OSError as error:
+        pytest.skip(f"no file system of our own can be mounted here: {error}")
+    yield disk
+    disk.close()
+
+
+async def test_a_disk_that_was_full_is_written_again_when_there_is_room(
+    small_disk: Mount, tmp_path: Path
+) -> None:
+    """nats-server itself takes nothing more for a stream after its first failed write."""
+    async with NatsServer(
+        ServerOptions(host=HOST, port=0, store_dir=tmp_path / "disk" / "store")
+    ) as server:
+        options = JetStreamOptions(urls=server.url, node="a", timeout=1.0)
+        async with JetStreamBroker(options, rng=random.Random(1)) as broker:
+            log = await broker.log("ha.db")
+            await log.publish_one(Outgoing("before", b"x"), 10)
+            small_disk.fill()
+            with trio.fail_after(30):
+                while await is_taken(log):
+                    pass  # there may be some room left behind the end of a file
+                small_disk.make_room()
+                while not await is_taken(log):
+                    await trio.sleep(0.1)
+    assert server.restarts
 
 
 async def test_listens_on_all_interfaces_by_default_and_names_a_local_url() -> None:
