@@ -9,6 +9,7 @@ conformance suite runs it beside the real one.
 from __future__ import annotations
 
 import random
+import zlib
 from bisect import bisect_left, bisect_right
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -251,6 +252,7 @@ class Server:
         self.stored.append((subject_name, entry))
         if self.durable:
             self._synced = sequence
+        self.trace.add(str(zlib.crc32(message.payload)))
         self.trace.event("log", "stored", f"{sequence} {message.message_id}", message.message_id)
         for consumer in subject.consumers:
             self.pump(consumer)
