@@ -102,7 +102,7 @@ async def test_a_disk_that_was_full_is_written_again_when_there_is_room(
                 while await is_taken(log):
                     pass  # there may be some room left behind the end of a file
                 small_disk.make_room()
-                while not await is_taken(log):
+                while not await is_taken(log):  # noqa: ASYNC110
                     await trio.sleep(0.1)
     assert server.restarts
 
