@@ -2,13 +2,16 @@
 
 Real stores, a log in memory, random schemas and statements. Messages are held on their way and
 reach the log in any order of the nodes; some arrive again later, when the broker no longer
-knows their ids; nodes stop between rounds and go on from their files.
+knows their ids; nodes stop between rounds and go on from their files, some of them with messages
+on their way, which are lost or arrive after the restart. Each node writes in sync mode or in
+async mode, as the example says.
 """
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from enum import Enum, auto
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -20,7 +23,7 @@ from hypothesis import strategies as st
 
 from ha.core.errors import Code, HaError
 from ha.engine.api import Statement
-from ha.log.api import Outgoing
+from ha.log.api import Ack, Outgoing, Refused
 from ha.log.memory import MemoryBroker, MemoryStream
 from tests.support.cluster import OPTIONS, TestNode, open_node, settle
 from tests.support.dump import dump
@@ -29,6 +32,7 @@ from tests.support.statements import creates, ddl, dml, virtual
 
 EXAMPLES = int(os.environ.get("HA_EXAMPLES", "100"))
 FAST = replace(OPTIONS, commit=replace(OPTIONS.commit, publish_timeout=5.0))
+ASYNC = replace(OPTIONS, commit=replace(OPTIONS.commit, asynchronous=True, publish_timeout=0.3))
 
 # What an interface tells its client about a race; everything else would be a bug.
 RACES = {Code.NOT_APPLIED, Code.NOT_WRITTEN, Code.SERIALIZATION_FAILURE}
@@ -37,14 +41,27 @@ UNCLEAR = {Code.INTERNAL, Code.OUTCOME_UNKNOWN, Code.UNAVAILABLE, Code.WRITTEN_N
 transactions = st.lists(st.one_of(dml, dml, dml, ddl, virtual()), min_size=1, max_size=3)
 
 
+class Fate(Enum):
+    """What becomes of messages that are on their way when the nodes stop."""
+
+    NONE = auto()  # there are none: the nodes stop when all is done
+    LOST = auto()
+    LATE = auto()  # they reach the log after all
+
+
 @dataclass
 class Round:
     """``work``: a node's transactions; ``order``: whose messages reach the log first; ``again``:
-    which earlier messages arrive once more. All nodes stop after it."""
+    which earlier messages arrive once more; ``refused``: which of the round's messages the broker
+    does not take. All nodes stop after it; unless ``fate`` is NONE when only the messages of the
+    first ``released`` nodes have reached the log."""
 
     work: list[list[list[str]]]
     order: list[int]
     again: list[int]
+    refused: set[int] = field(default_factory=set)
+    fate: Fate = Fate.NONE
+    released: int = 0
 
 
 def rounds(nodes: int) -> st.SearchStrategy[Round]:
@@ -53,10 +70,13 @@ def rounds(nodes: int) -> st.SearchStrategy[Round]:
         st.lists(st.lists(transactions, max_size=2), min_size=nodes, max_size=nodes),
         st.permutations(range(nodes)),
         st.lists(st.integers(0, 30), max_size=2),
+        st.sets(st.integers(0, 5), max_size=2),
+        st.sampled_from([Fate.NONE, Fate.NONE, Fate.LOST, Fate.LATE]),
+        st.integers(0, nodes - 1),
     )
 
 
-async def execute(node: TestNode, work: list[list[str]]) -> None:
+async def execute(node: TestNode, work: list[list[str]], unclear: set[Code]) -> None:
     """Each transaction by a client of its own."""
 
     async def one(texts: list[str]) -> None:
@@ -64,7 +84,7 @@ async def execute(node: TestNode, work: list[list[str]]) -> None:
         try:
             await session.transaction([Statement(text) for text in texts])
         except HaError as error:
-            if error.code in UNCLEAR:
+            if error.code in unclear:
                 raise
             event(error.code.value if error.code in RACES else "refused by SQLite")
         finally:
@@ -76,7 +96,7 @@ async def execute(node: TestNode, work: list[list[str]]) -> None:
 
 
 async def release(brokers: list[HoldingBroker], order: list[int], stream: MemoryStream) -> None:
-    """Let held messages go, node by node, until all have finished their work."""
+    """Let held messages go, node by node."""
     await trio.testing.wait_all_tasks_blocked()
     for index in order:
         broker = brokers[index]
@@ -85,60 +105,126 @@ async def release(brokers: list[HoldingBroker], order: list[int], stream: Memory
             batch.let_go(stream)
 
 
-async def play_round(
-    step: Round, number: int, stream: MemoryStream, folder: Path, nodes: int
-) -> dict[str, Any]:
-    """Start the nodes from their files, play, and compare; what they all hold afterwards."""
-    brokers: list[HoldingBroker] = []
-    members: list[TestNode] = []
-    done, finished = trio.Event(), trio.Event()
+class Broker(MemoryStream):
+    """Forgets message ids at once, and does not take some messages."""
 
-    async def keep(index: int, task_status: trio.TaskStatus[TestNode]) -> None:
+    def __init__(self) -> None:
+        super().__init__(epoch="test", dedupe_window=0)
+        self.refused: set[int] = set()
+        self._count = 0
+
+    def begin(self, refused: set[int]) -> None:
+        self.refused, self._count = refused, 0
+
+    def append(self, subject_name: str, message: Outgoing) -> Ack:
+        self._count += 1
+        if self._count - 1 in self.refused:
+            raise Refused("no space")
+        return super().append(subject_name, message)
+
+
+class Cluster:
+    """Nodes that start from their files, play a round and stop."""
+
+    def __init__(self, stream: Broker, folder: Path, modes: list[bool]) -> None:
+        self.stream = stream
+        self.folder = folder
+        self.modes = modes
+        self.brokers: list[HoldingBroker] = []
+        self.members: list[TestNode] = []
+
+    async def play(self, step: Round, number: int) -> dict[str, Any] | None:
+        """What all nodes hold afterwards; None if they stopped before it was settled."""
+        self.brokers, self.members = [], []
+        done = trio.Event()
+        expected: dict[str, Any] | None = None
+        async with trio.open_nursery() as nursery:
+            for index in range(len(self.modes)):
+                await nursery.start(self._keep, index, number, done)
+            await settle(self.members)
+            for broker in self.brokers:
+                broker.holding = True
+            self.stream.begin(step.refused)
+            if step.fate is Fate.NONE:
+                expected = await self._whole(step)
+            else:
+                await self._cut_off(step)
+            self.stream.begin(set())
+            done.set()
+        if step.fate is Fate.LATE:
+            for broker in self.brokers:
+                for batch in broker.held:
+                    batch.arrive(self.stream)
+        return expected
+
+    async def _keep(
+        self, index: int, number: int, done: trio.Event, task_status: trio.TaskStatus[None]
+    ) -> None:
         name = f"n{index}"
-        path = folder / f"{name}.db"
+        path = self.folder / f"{name}.db"
+        options = ASYNC if self.modes[index] else FAST
         async with (
-            HoldingBroker(stream, node=name) as broker,
-            open_node(name, broker, path, options=FAST, seed=number) as node,
+            HoldingBroker(self.stream, node=name) as broker,
+            open_node(name, broker, path, options=options, seed=number) as node,
         ):
-            brokers.append(broker)
-            task_status.started(node)
+            self.brokers.append(broker)
+            self.members.append(node)
+            task_status.started()
             await done.wait()
 
-    async def work() -> None:
-        async with trio.open_nursery() as clients:
-            for node, texts in zip(members, step.work, strict=True):
-                clients.start_soon(execute, node, texts)
-        finished.set()
+    async def _whole(self, step: Round) -> dict[str, Any]:
+        """Until all have finished their work, and nothing waits for the log."""
+        finished = trio.Event()
 
-    async with trio.open_nursery() as nursery:
-        for index in range(nodes):
-            members.append(await nursery.start(keep, index))
-        await settle(members)
-        for broker in brokers:
-            broker.holding = True
-        nursery.start_soon(work)
-        while not finished.is_set():
-            await release(brokers, step.order, stream)
-            with trio.move_on_after(0.001):
-                await finished.wait()
-        log = members[0].database.log
-        history = [e async for e in log.history(1)]
-        for position in step.again:
-            entry = history[position % len(history)]
-            stream.append(log.subject, Outgoing(entry.message_id, entry.payload))
-        await settle(members)
-        dumps = [dump(node.database.store.path) for node in members]
+        async def work() -> None:
+            async with trio.open_nursery() as clients:
+                for node, texts in zip(self.members, step.work, strict=True):
+                    clients.start_soon(execute, node, texts, UNCLEAR)
+            finished.set()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(work)
+            while not finished.is_set() or self._waiting():
+                await release(self.brokers, step.order, self.stream)
+                with trio.move_on_after(0.001):
+                    await finished.wait()
+        self.stream.begin(set())
+        await self._repeat(step.again)
+        await settle(self.members)
+        dumps = [dump(node.database.store.path) for node in self.members]
         for other in dumps[1:]:
             assert other == dumps[0]
-        done.set()
-    return dumps[0]
+        return dumps[0]
+
+    def _waiting(self) -> bool:
+        relays = [node.database.relay for node in self.members]
+        return any(relay is not None and relay.outbox.depth for relay in relays)
+
+    async def _repeat(self, positions: list[int]) -> None:
+        log = self.members[0].database.log
+        history = [e async for e in log.history(1)]
+        for position in positions:
+            entry = history[position % len(history)]
+            self.stream.append(log.subject, Outgoing(entry.message_id, entry.payload))
+
+    async def _cut_off(self, step: Round) -> None:
+        async with trio.open_nursery() as clients:
+            for node, texts in zip(self.members, step.work, strict=True):
+                clients.start_soon(execute, node, texts, set())
+            await release(self.brokers, step.order[: step.released], self.stream)
+            await trio.testing.wait_all_tasks_blocked()
+            clients.cancel_scope.cancel()
 
 
-async def play(script: list[Round], opening: list[str], folder: Path, nodes: int) -> None:
-    stream = MemoryStream(epoch="test", dedupe_window=0)
+async def play(script: list[Round], opening: list[str], folder: Path, modes: list[bool]) -> None:
+    stream = Broker()
+    cluster = Cluster(stream, folder, modes)
+    nodes = len(modes)
     first = Round([[opening]] + [[]] * (nodes - 1), [0], [])
-    for number, step in enumerate([first, *script]):
-        expected = await play_round(step, number, stream, folder, nodes)
+    last = Round([[]] * nodes, list(range(nodes)), [])
+    expected = None
+    for number, step in enumerate([first, *script, last]):
+        expected = await cluster.play(step, number)
     # Whoever joins now, and replays it all at once, comes to the same.
     async with (
         MemoryBroker(stream, node="late") as broker,
@@ -146,6 +232,11 @@ async def play(script: list[Round], opening: list[str], folder: Path, nodes: int
     ):
         await settle([late])
         assert dump(late.database.store.path) == expected
+
+
+def modes(nodes: int) -> st.SearchStrategy[list[bool]]:
+    """Which nodes replicate asynchronously."""
+    return st.lists(st.booleans(), min_size=nodes, max_size=nodes)
 
 
 @settings(
@@ -159,7 +250,24 @@ async def play(script: list[Round], opening: list[str], folder: Path, nodes: int
 )
 def test_two_nodes_converge(opening: list[str], script: list[Round]) -> None:
     with TemporaryDirectory() as folder:
-        trio.run(play, script, opening, Path(folder), 2)
+        trio.run(play, script, opening, Path(folder), [False, False])
+
+
+@settings(
+    max_examples=EXAMPLES,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+@given(
+    st.lists(creates(), min_size=1, max_size=3),
+    st.lists(rounds(2), min_size=1, max_size=4),
+    modes(2),
+)
+def test_two_nodes_converge_with_asynchronous_replication(
+    opening: list[str], script: list[Round], asynchronous: list[bool]
+) -> None:
+    with TemporaryDirectory() as folder:
+        trio.run(play, script, opening, Path(folder), asynchronous)
 
 
 @settings(
@@ -170,7 +278,10 @@ def test_two_nodes_converge(opening: list[str], script: list[Round]) -> None:
 @given(
     st.lists(creates(), min_size=1, max_size=3),
     st.lists(rounds(3), min_size=1, max_size=3),
+    modes(3),
 )
-def test_three_nodes_converge(opening: list[str], script: list[Round]) -> None:
+def test_three_nodes_converge(
+    opening: list[str], script: list[Round], asynchronous: list[bool]
+) -> None:
     with TemporaryDirectory() as folder:
-        trio.run(play, script, opening, Path(folder), 3)
+        trio.run(play, script, opening, Path(folder), asynchronous)

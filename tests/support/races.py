@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
 import trio
@@ -32,6 +32,12 @@ class Held:
             except LogError as error:
                 outcome = error
             self.on_ack(index, outcome)
+
+    def arrive(self, stream: MemoryStream) -> None:
+        """Let it go when nobody waits for its acks any more."""
+        for message in self.messages:
+            with suppress(LogError):
+                stream.append(self.log.subject, message)
 
 
 class HoldingBroker(MemoryBroker):
