@@ -35,6 +35,8 @@ from ha.store.sqlite_errors import from_sqlite
 
 logger = logging.getLogger(__name__)
 
+_SOON = 0.05  # seconds in which what is on its way arrives
+
 
 @dataclass(frozen=True, slots=True)
 class DatabaseOptions:
@@ -212,18 +214,42 @@ class Database:
         return None
 
     async def wait_for(self, txseq: int) -> None:
-        """Return when the file contains ``txseq``. Raises STALE after a bound."""
-        if txseq <= self.committer.applied:
-            return
+        """Return when the file contains all of its log up to ``txseq``.
+
+        That may be another database's: they share a stream, and a client that writes to one of
+        them reads from another. Raises STALE after a bound.
+        """
+        committer = self.committer
         with trio.move_on_after(self.options.staleness):
-            await self.committer.wait_applied(txseq)
+            with trio.move_on_after(min(_SOON, self.options.staleness / 2)):
+                await committer.wait_applied(txseq)
+            if committer.applied < txseq:
+                await committer.wait_applied(await self._own_part_of(txseq))
             return
         raise HaError(
             Code.STALE,
-            f"the database is at {self.committer.applied}, not yet at {txseq}",
+            f"the database is at {committer.applied}, not yet at {txseq}",
             hint="try again, or ask another node",
-            sequence=self.committer.applied,
+            sequence=committer.applied,
         )
+
+    async def _own_part_of(self, txseq: int) -> int:
+        """The sequence up to which this database must be read to be at ``txseq``."""
+        while True:
+            try:
+                state = await self.log.state()
+            except LogError:
+                await self.log.wait_connected()
+                await trio.sleep(_SOON)
+                continue
+            if txseq > state.last:
+                raise HaError(
+                    Code.STALE,
+                    f"the log ends at {state.last}: {txseq} is of another stream, or was lost",
+                    hint="forget the sequence, and read again",
+                    sequence=self.committer.applied,
+                )
+            return min(txseq, state.subject_last)
 
     def take_outbox(self) -> list[tuple[object, ...]]:
         """What waits for the log, to be given to :meth:`reopen`."""
