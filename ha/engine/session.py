@@ -35,7 +35,14 @@ from ha.engine.database import Database
 from ha.engine.iterating import closing
 from ha.engine.reading import OpenRows, Query
 from ha.engine.shards import CrossShard, has_hint
-from ha.engine.statements import is_stream, kind_of, require_single, to_prepared, to_result
+from ha.engine.statements import (
+    OwnStatements,
+    is_stream,
+    kind_of,
+    require_single,
+    to_prepared,
+    to_result,
+)
 from ha.engine.turn import Turn
 from ha.engine.undoing import undo
 from ha.engine.unit import Stage, Unit
@@ -72,6 +79,7 @@ class Session:
         self._across: CrossShard | None = None
         self._prepare_connection = prepare_connection
         self._own: Executor | None = None
+        self._own_statements = OwnStatements()
         self._pinned = False
         self._transaction = False
         self._implicit_savepoint = False
@@ -351,8 +359,10 @@ class Session:
 
     def _parse(self, sql: str) -> Parsed:
         """By the session's own connection where it may see more than the committed schema."""
-        if self._own is not None and (self._transaction or self._pinned):
+        if self._own is not None and self._pinned:
             return self._own.connection.parse(sql)
+        if self._own is not None and self._transaction:
+            return self._own_statements.parse(self._own.connection, sql)
         try:
             return self._database.cache.parse(self._database.store.parser, sql)
         except HaError as error:
@@ -523,6 +533,7 @@ class Session:
         if self._own is not None:
             self._own.connection.close()
             self._own = None
+        self._own_statements = OwnStatements()
         self._pinned = False
         self._query_only = False
 
@@ -710,6 +721,10 @@ class Session:
         self, own: Executor, parsed: Parsed, params: Params, max_rows: int | None
     ) -> Ran:
         connection = own.connection
+        self.check_open()
+        if parsed.changes_file and self._own_statements.is_brief(connection, parsed):
+            connection.cancelled = False
+            return own.run(parsed, params, max_rows)
         # An interrupt would end the transaction with the statement: writes have no budget.
         with self._using(connection):
             return await self._database.runtime.run(

@@ -6,6 +6,7 @@ from collections import OrderedDict
 
 from ha.core.errors import Code, HaError
 from ha.engine.api import Column, Kind, Prepared, Result
+from ha.store.brief import is_brief
 from ha.store.connection import Connection
 from ha.store.executor import Ran
 from ha.store.parse import Parsed, first_word
@@ -97,6 +98,29 @@ class StatementCache:
 
     def clear(self) -> None:
         self._parsed.clear()
+
+
+class OwnStatements(StatementCache):
+    """For a connection whose transaction may see another schema than the committed one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._version: object = None
+
+    def parse(self, connection: Connection, sql: str) -> Parsed:
+        version = connection.execute("PRAGMA schema_version")
+        if version != self._version:
+            self.clear()
+            self._version = version
+        return super().parse(connection, sql)
+
+    def is_brief(self, connection: Connection, parsed: Parsed) -> bool:
+        """See :func:`ha.store.brief.is_brief`."""
+        if not parsed.dml:
+            return False
+        if parsed.brief is None:
+            parsed.brief = is_brief(connection.raw, parsed.sql, len(parsed.parameters))
+        return parsed.brief
 
 
 def require_single(parsed: Parsed) -> None:

@@ -89,6 +89,7 @@ class Parsed:
     as far as SQLite announces them; ``temp``: it reads or writes the temp schema;
     ``pragma``: (name, value). ``own``: only the session's own connection understands it.
     ``changes_file``: it must run where the writer runs; ``dml``: and changes rows alone.
+    ``brief``: see :mod:`ha.store.brief`, None if nobody has asked.
     ``memo``: room for what a caller derives from it once.
     """
 
@@ -109,6 +110,7 @@ class Parsed:
     own: bool = False
     changes_file: bool = False
     dml: bool = False
+    brief: bool | None = None
     memo: Any = None
 
     @property
