@@ -29,6 +29,7 @@ from ha.core.fold import Verdict
 from ha.core.parts import encode_all
 from ha.engine.batch import run_batch
 from ha.engine.identity import Mismatch, check_identity
+from ha.engine.mandate import Mandate, Opening, Rule
 from ha.engine.relay import Relay
 from ha.engine.runtime import Runtime
 from ha.engine.turn import Turn
@@ -128,6 +129,7 @@ class Committer:
         on_schema_change: Callable[[], None],
         intercepting: bool = False,
         relay: Relay | None = None,
+        mandate: Mandate | None = None,
     ) -> None:
         self.database_id = database_id
         self.counters = Counters()
@@ -140,6 +142,8 @@ class Committer:
         self._on_schema_change = on_schema_change
         self._intercepting = intercepting
         self._relay = relay
+        self.rule = Rule(mandate, options.node, self.process_id)
+        self._known_term = fold.term
         self._tentative: int | None = None
         self._number = 0
         self._queue: deque[Unit] = deque()
@@ -172,6 +176,8 @@ class Committer:
         """The broker's time of the last message applied in this process."""
         self.taps: list[Tap] = []
         """Told of each entry that the file contains now, in order, before anything else is."""
+        if mandate is not None:
+            mandate.on_change(self._notify)
 
     @property
     def waiting(self) -> int:
@@ -186,7 +192,7 @@ class Committer:
         If the caller is cancelled before the unit ran, it never runs; afterwards it runs to
         its end without the caller.
         """
-        self._check()
+        self._check(local=unit.local_ddl)
         self._queue.append(unit)
         self._waited_for[unit] = None
         self._notify()
@@ -243,12 +249,19 @@ class Committer:
         while self.applied < sequence:
             await self._applied_changed.wait()
 
+    async def wait_open(self) -> None:
+        """Return when this node may write: at once where every node may."""
+        while not self.rule.is_open(self._fold.term):
+            await self._applied_changed.wait()
+
     def refuse(self, error: HaError) -> None:
         """Take no new work from now on."""
         self._refusal = error
 
     def abandon(self, error: HaError) -> None:
         """When :meth:`run` has ended: whoever still waits is told."""
+        if self.rule.mandate is not None:
+            self.rule.mandate.forget(self._notify)
         self._refusal = self._refusal or error
         self._fail_waiting(error)
         units = [*self._waited_for, *self._under_way.values()]
@@ -262,11 +275,14 @@ class Committer:
             elif unit.stage is not Stage.DONE:
                 unit.fail(error)
 
-    def _check(self) -> None:
+    def _check(self, *, local: bool = False) -> None:
         if self._refusal is not None:
             raise self._refusal
         if self.problem is not None:
             raise self.problem
+        forbidden = self.rule.forbids(self._fold.term)
+        if forbidden is not None and not local:
+            raise forbidden
         if self._stopping:
             raise HaError(Code.UNAVAILABLE, "the node is stopping", hint="use another node")
 
@@ -355,6 +371,8 @@ class Committer:
             elif self.halted_at is not None and self._find_skip():
                 self.halted_at = None
                 self.problem = None
+            elif self._must_open():
+                self._open_term()
             elif self._under_way:
                 await self._settle()
             elif self.problem is not None:
@@ -364,13 +382,15 @@ class Committer:
                 await self._renumber(self._relay)
             elif self._must_wait():
                 await self._wait_for_log()
+            elif (self._queue or self._turns) and not self._may_write():
+                await self._wait_for_term()
             elif self._turns:
                 await self._serve_turn(self._turns.popleft())
             elif self._queue:
                 await self._batch()
             else:
                 self._signal_position()
-                await self._sleep()
+                await self._sleep(self._opening_until())
 
     def _must_wait(self) -> bool:
         """Is there work that needs the log, which is not in reach (or has to take others first)?"""
@@ -416,6 +436,86 @@ class Committer:
             turn.deny(error)
         waiting = [u.deadline for u in self._queue] + [t.deadline for t in self._turns]
         return min(waiting, default=float("inf"))
+
+    # --- the term --------------------------------------------------------------------
+
+    def _must_open(self) -> bool:
+        if self.rule.mandate is None or self.problem is not None or not self._log.connected:
+            return False
+        return self.rule.to_open(self._fold.term, trio.current_time()) is not None
+
+    def _open_term(self) -> None:
+        """Let the log say from where on the messages of this node alone count."""
+        now = trio.current_time()
+        term = self.rule.to_open(self._fold.term, now)
+        assert term is not None
+        opening = self.rule.opening
+        if opening is None or opening.term != term:
+            message = ChangeSet(
+                node=self._options.node,
+                process_id=self.process_id,
+                database_id=self.database_id,
+                changes=(),
+                timestamp_ns=self._runtime.now_ns(),
+                kind=Kind.TERM,
+                origin=self._next_origin(),
+                uuid=self._fold.position.uuid,
+                term=term,
+            )
+            assert message.origin is not None
+            opening = Opening(
+                term, message.origin.message_id, encode_all(message, self._log.max_payload)[0], now
+            )
+            self.rule.opening = opening
+        opening.again_at = now + Rule.AGAIN
+        try:
+            # Only the log can say that it was taken: the ack tells nothing that is needed.
+            self._log.publish(
+                [Outgoing(opening.message_id, opening.payload)], lambda index, outcome: None
+            )
+        except NotSent as error:
+            logger.debug("the term %d cannot be opened yet: %s", term, error)
+
+    def _opening_until(self) -> float:
+        """When to look again at a term whose opening is under way."""
+        opening = self.rule.opening
+        mandate = self.rule.mandate
+        if opening is None or mandate is None or mandate.term != opening.term:
+            return float("inf")
+        return float("inf") if self.rule.is_open(self._fold.term) else opening.again_at
+
+    def _may_write(self) -> bool:
+        if self.rule.is_open(self._fold.term):
+            return True
+        return not self._turns and self._queue[0].local_ddl
+
+    async def _wait_for_term(self) -> None:
+        error = self.rule.forbids(self._fold.term)
+        if error is not None:
+            self._fail_waiting(error)
+            return
+        deadline = self._fail_late("the log did not take the new leader's term in time")
+        if self._queue or self._turns:
+            await self._sleep(min(deadline, self._opening_until()))
+
+    def _drop_fenced(self) -> None:
+        """What was sent in an earlier term, and has not been met yet, can never count."""
+        term = self._fold.term
+        if term == self._known_term:
+            return
+        self._known_term = term
+        for message_id, unit in reversed(list(self._under_way.items())):
+            if unit.term < term.number or not self.rule.is_ours(term):
+                del self._under_way[message_id]
+                self._fenced(unit)
+
+    def _fenced(self, unit: Unit) -> None:
+        """It counts nowhere: it may be executed again by who leads."""
+        if unit.stage is Stage.DONE:
+            return
+        if self.rule.forbids(self._fold.term) is None and self._again(unit):
+            return
+        unit.fail(self.rule.fenced(self._fold.term))
 
     # --- foreign messages ------------------------------------------------------------
 
@@ -469,6 +569,7 @@ class Committer:
             unit = self._under_way.pop(one.entry.message_id, None)
             if unit is not None and one.entry.message_id == unit.last_id:
                 self._resolve(unit, one)
+        self._drop_fenced()
         self._moved(self._fold.position.applied, schema)
 
     def _moved(self, sequence: int, schema: bool) -> None:
@@ -487,6 +588,8 @@ class Committer:
         sequence = folded.entry.sequence
         if folded.kind is Kind.VOID:
             unit.fail(_not_written("its publish was never acknowledged, and was made void"))
+        elif folded.verdict is Verdict.FENCED:
+            self._fenced(unit)
         elif folded.verdict.counts:
             unit.succeed(sequence)
         elif folded.verdict in (Verdict.HOLE, Verdict.STALE) and self._again(unit):
@@ -611,6 +714,10 @@ class Committer:
 
     async def _publish(self, executor: Executor, units: list[Unit], writers: list[Unit]) -> None:
         """Send the batch, and commit it if the log has it next; else leave it to the log."""
+        if not self.rule.is_open(self._fold.term):
+            executor.connection.rollback()
+            self._requeue(units, self.rule.forbids(self._fold.term))
+            return
         if units[0].alone:
             await self._publish_alone(executor, units[0])
             return
@@ -769,6 +876,7 @@ class Committer:
         assert captured is not None
         origin = self._next_origin()
         unit.number = origin.number
+        unit.term = self._fold.term.number
         identify = self._options.identify
         cs = ChangeSet(
             node=origin.node,
@@ -783,6 +891,7 @@ class Committer:
             identify=identify,
             virtual=tuple(captured.virtual),
             sequences=tuple(captured.sequences),
+            term=unit.term or None,
         )
         limit = self._log.max_payload
         if len(cs.changes) <= 100:
@@ -1023,6 +1132,7 @@ class Committer:
             kind=Kind.VOID,
             origin=Origin(self._options.node, self.process_id, unit.number),
             uuid=self._fold.position.uuid,
+            term=unit.term or None,
         )
         message = Outgoing(id_, encode_all(void, self._log.max_payload)[0])
         try:
@@ -1072,6 +1182,10 @@ class Committer:
         while not turn.released.is_set():
             if turn.unit is not None:
                 await self._commit_turn(turn, turn.unit)
+                return
+            if not self.rule.is_open(self._fold.term):
+                turn.expire(self.rule.forbids(self._fold.term) or _overtaken())
+                await turn.released.wait()
                 return
             waiting = bool(self._inbox or self._queue or self._turns or self._reset)
             now = trio.current_time()

@@ -18,6 +18,7 @@ from ha.engine.committer import CommitOptions, Committer
 from ha.engine.history import History
 from ha.engine.joining import join
 from ha.engine.leadership import Leadership
+from ha.engine.mandate import Mandate
 from ha.engine.recovery import is_behind, recover
 from ha.engine.relay import Relay
 from ha.engine.runtime import Limiter, Runtime, SharedLock
@@ -42,8 +43,8 @@ _SOON = 0.05  # seconds in which what is on its way arrives
 class DatabaseOptions:
     """``patience``: seconds that a statement waits for its place among ``concurrent`` ones;
     ``staleness``: seconds that a reader waits for its ``txseq``; ``from_snapshot``: begin with
-    the newest snapshot if that is further on than the file; ``leadership``: None if every node
-    takes writes."""
+    the newest snapshot if that is further on than the file; ``leadership``, ``mandate``:
+    None if every node takes writes."""
 
     commit: CommitOptions
     concurrent: int = 50
@@ -55,6 +56,7 @@ class DatabaseOptions:
     snapshots: SnapshotOptions = field(default_factory=SnapshotOptions)
     from_snapshot: bool = False
     leadership: Leadership | None = field(default=None)
+    mandate: Mandate | None = field(default=None)
 
 
 class Client(Protocol):
@@ -100,6 +102,7 @@ class Database:
             self.cache.clear,
             intercepting=options.interceptor is not None,
             relay=relay,
+            mandate=options.mandate,
         )
         self.history = History(log, self._ignored, lambda: self.committer.applied, runtime)
         self.committer.recover = partial(recover, self)

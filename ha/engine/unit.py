@@ -58,6 +58,7 @@ class Unit:
     request: str = ""
     captured: Captured | None = None
     number: int = 0
+    term: int = 0
     messages: list[Outgoing] = field(default_factory=list)
     refused: HaError | None = None
     passing: bool = False
