@@ -208,8 +208,9 @@ class Database:
 
     def not_ready(self) -> str | None:
         """Why the database should get no traffic, None if it should."""
-        if self.committer.problem is not None:
-            return self.committer.problem.message
+        problem = self.committer.problem
+        if problem is not None:
+            return f"{problem.message}; {problem.hint}" if problem.hint else problem.message
         if not self.caught_up.is_set():
             return f"catching up with the log, at {self.committer.applied}"
         if not self.log.connected:

@@ -69,7 +69,9 @@ async def refuses(node: TestNode, words: str) -> None:
     assert info.value.code is Code.UNAVAILABLE
     assert words in info.value.message
     assert "/replications/adopt" in (info.value.hint or "")
-    assert words in (node.databases.not_ready() or "")
+    not_ready = node.databases.not_ready() or ""
+    assert words in not_ready
+    assert "POST /replications/adopt" in not_ready  # what /readyz answers names the repair
 
 
 @pytest.mark.parametrize("damage", [lose_everything, lose_the_end])
