@@ -479,9 +479,14 @@ class Config:
     pg_auth: PgAuth = option(
         Group.POSTGRES,
         PgAuth.SCRAM,
-        "How clients show it: scram, password (clear text) or trust (not at all).",
+        "How clients show it: scram, password (in clear text over TLS) or trust (not at all).",
         parse=read.one_of(PgAuth),
         metavar="HOW",
+    )
+    pg_insecure: bool = option(
+        Group.POSTGRES,
+        False,
+        "Take passwords in clear text without TLS too: on trusted networks only.",
     )
     pg_cert: Path | None = option(
         Group.POSTGRES, None, "TLS certificate (PEM).", parse=read.path, metavar="FILE"

@@ -153,6 +153,7 @@ async def _serve_postgres(config: Config, node: Node, nursery: trio.Nursery) -> 
         password=config.pg_pass,
         auth=postgres.Auth(config.pg_auth.value),
         tls=tls,
+        cleartext=config.pg_insecure,
     )
     scope = trio.CancelScope()
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ha.cli.logs import one_line
-from ha.config import OPTIONS, REFUSED, Config, Durability, Option
+from ha.config import OPTIONS, REFUSED, Config, Durability, Option, PgAuth
 from ha.core.dsn import Dsn, find_clash, parse_dsn
 from ha.core.errors import HaError
 
@@ -244,6 +244,12 @@ def _check(config: Config, where: Mapping[str, str]) -> None:
                 raise UsageError(f"{named(have)} needs --{need} too")
     if config.http_client_ca is not None and config.http_cert is None:
         raise UsageError(f"{named('http-client-ca')} needs --http-cert and --http-key too")
+    clear = config.pg_auth is PgAuth.PASSWORD and not config.pg_insecure
+    if config.pg_port != 0 and clear and config.pg_cert is None:
+        raise UsageError(
+            f"{named('pg-auth')} password needs TLS (--pg-cert and --pg-key), or --pg-insecure:"
+            " passwords would travel in clear text"
+        )
     for flag in ("pg-cert", "pg-key", "http-cert", "http-key", "http-client-ca", "nats-config",
                  "interceptor"):  # fmt: skip
         path = _get(config, flag)

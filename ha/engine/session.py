@@ -87,6 +87,7 @@ class Session:
         self._turn: Turn | None = None
         self._busy: Connection | None = None
         self._unit: Unit | None = None
+        self._waiting: trio.CancelScope | None = None
         self._last_insert_id = 0
         self._changes = 0
         self._query_only = False
@@ -184,7 +185,8 @@ class Session:
         self._read_only = True
 
     async def wait_for(self, txseq: int) -> None:
-        await self._database.wait_for(txseq)
+        with self._interruptible():
+            await self._database.wait_for(txseq)
 
     # --- statements ------------------------------------------------------------------
 
@@ -282,6 +284,8 @@ class Session:
     def cancel(self) -> None:
         if self._busy is not None:
             self._busy.interrupt()
+        elif self._waiting is not None:
+            self._waiting.cancel()
         elif self._across is not None:
             self._across.interrupt()
         elif self._unit is not None:
@@ -591,6 +595,18 @@ class Session:
             self._freed.set()
         self.check_open()
 
+    @contextmanager
+    def _interruptible(self) -> Iterator[None]:
+        """Around waiting that a client may give up: raises CANCELLED then."""
+        with trio.CancelScope() as scope:
+            self._waiting = scope
+            try:
+                yield
+            finally:
+                self._waiting = None
+        if scope.cancelled_caught:
+            raise HaError(Code.CANCELLED, "the statement was cancelled")
+
     # --- transactions ----------------------------------------------------------------
 
     async def _control(self, parsed: Parsed) -> Result:
@@ -654,7 +670,8 @@ class Session:
         own = self._open_own()
         options = self._database.options.commit
         turn = Turn(own, trio.current_time() + options.publish_timeout, self._expired)
-        await self._database.committer.take_turn(turn)
+        with self._interruptible():
+            await self._database.committer.take_turn(turn)
         self._turn = turn
         try:
             self._upgrade(own.connection)

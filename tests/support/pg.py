@@ -6,7 +6,7 @@ import asyncio
 import os
 import struct
 import subprocess
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -53,11 +53,20 @@ class PgServer:
 
         return await in_thread(run)
 
-    async def psql(self, *commands: str, stdin: str | None = None, check: bool = True) -> str:
+    async def psql(
+        self,
+        *commands: str,
+        stdin: str | None = None,
+        check: bool = True,
+        options: Sequence[str] = (),
+        database: str | None = "ha",
+    ) -> str:
         """What ``psql`` printed, standard error after standard output."""
         arguments = [a for c in commands for a in ("-c", c)]
         command = [
-            *("psql", "-X", "-h", "127.0.0.1", "-p", str(self.port), "-U", "ha", "-d", "ha"),
+            *("psql", "-X", "-h", "127.0.0.1", "-p", str(self.port), "-U", "ha"),
+            *(() if database is None else ("-d", database)),
+            *options,
             *arguments,
         ]
         result = await in_thread(

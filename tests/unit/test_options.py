@@ -199,6 +199,10 @@ def test_values_of_every_kind() -> None:
         (["--db-params", "_nope=1"], ("--db-params", "_nope")),
         (["--pg-port", "8080"], ("--pg-port", "--port", "8080")),
         (["--pg-cert", "x"], ("--pg-cert", "--pg-key")),
+        (
+            ["--pg-port", "5432", "--pg-auth", "password"],
+            ("--pg-auth", "--pg-cert", "--pg-insecure"),
+        ),
         (["--nats-pass", "x"], ("--nats-pass", "--nats-user")),
         (["--nats-config", "/nowhere/nats.conf"], ("--nats-config", "/nowhere/nats.conf")),
         (["--name", "a\nb\x1b[31m" + "c" * 200, "--port", "a\nb"], ("\\n",)),

@@ -171,6 +171,18 @@ async def test_the_database_is_chosen_by_its_id() -> None:
             await in_thread(lambda: server.connect(dbname="nope"))
 
 
+async def test_tools_find_the_databases_that_every_server_has() -> None:
+    """psql -l, createdb and monitoring connect to "postgres" or "template1"."""
+    async with open_pg() as server:
+        for name in ("postgres", "template1"):
+            found = await server.psycopg(
+                lambda c: c.execute("SELECT current_database()").fetchone(), dbname=name
+            )
+            assert found == ("ha.db",)
+        listed = await server.psql(options=["-l", "-A", "-t"], database=None)
+        assert listed.splitlines()[0].split("|")[:3] == ["ha.db", "ha", "UTF8"]
+
+
 async def test_settings_of_the_start_up_message() -> None:
     async with open_pg() as server:
         options = "-c statement_timeout=5s --TimeZone=Europe/Berlin -c search_path=a\\ b"

@@ -209,6 +209,39 @@ async def test_a_cancel_request_interrupts_the_running_statement() -> None:
         await in_thread(connection.close)
 
 
+@pytest.mark.parametrize("how", ["cancel request", "statement_timeout"])
+@pytest.mark.parametrize("begin", ["BEGIN", "SELECT 1"])
+async def test_waiting_for_the_writer_can_be_cancelled(how: str, begin: str) -> None:
+    """Inside of a transaction, and outside of one."""
+    async with open_pg() as server:
+        await prepare(server)
+        holder = await in_thread(server.connect)
+        waiter = await in_thread(server.connect)
+        await in_thread(lambda: holder.execute("BEGIN"))
+        await in_thread(lambda: holder.execute("INSERT INTO t VALUES (1, 1)"))
+        await in_thread(lambda: waiter.execute(begin))
+        if how == "statement_timeout":
+            await in_thread(lambda: waiter.execute("SET statement_timeout = '100ms'"))
+
+        async def cancel() -> None:
+            committer = server.node.database.committer
+            while not committer.waiting:  # noqa: ASYNC110
+                await trio.sleep(0.01)
+            await in_thread(waiter.cancel_safe)
+
+        async with trio.open_nursery() as nursery:
+            if how == "cancel request":
+                nursery.start_soon(cancel)
+            with pytest.raises(psycopg.errors.QueryCanceled), trio.fail_after(4):
+                await in_thread(lambda: waiter.execute("INSERT INTO t VALUES (2, 2)"))
+        await in_thread(lambda: holder.execute("COMMIT"))
+        await in_thread(lambda: waiter.execute("ROLLBACK"))
+        await in_thread(lambda: waiter.execute("INSERT INTO t VALUES (3, 3)"))
+        assert await server.node.rows("SELECT id FROM t") == [(1,), (3,)]
+        await in_thread(holder.close)
+        await in_thread(waiter.close)
+
+
 async def test_readers_do_not_wait_for_the_writer() -> None:
     async with open_pg() as server:
         await prepare(server)

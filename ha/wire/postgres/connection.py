@@ -33,6 +33,9 @@ from ha.wire.postgres.settings import REPORTED, Settings
 from ha.wire.postgres.simple import simple_query
 from ha.wire.postgres.startup import Login
 
+_EVERYWHERE = ("postgres", "template1")
+"""Databases that every PostgreSQL server has: tools go there to ask for the others (psql -l)."""
+
 
 def open_conversation(
     login: Login, sessions: Sessions, config: Config, plans: PlanCache, process_id: int
@@ -58,7 +61,7 @@ def _session(sessions: Sessions, wanted: str, user: str, identity: Identity) -> 
     try:
         return open_session(wanted, protocol="postgres", prepare_connection=prepare)
     except HaError as error:
-        if error.code is not Code.NOT_FOUND or wanted != user:
+        if error.code is not Code.NOT_FOUND or wanted not in (user, *_EVERYWHERE):
             raise
         return open_session(None, protocol="postgres", prepare_connection=prepare)
 

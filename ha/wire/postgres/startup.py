@@ -156,7 +156,8 @@ async def _authenticate(channel: Channel, user: str, config: Config, secure: boo
             raise Fatal(
                 "28000",
                 "a password in clear text needs TLS",
-                hint="connect with sslmode=require, or let the server ask for SCRAM",
+                hint="connect with sslmode=require, or start the server with --pg-auth scram"
+                " or --pg-insecure",
             )
         passed = await _cleartext(channel, user, config)
     else:
