@@ -112,8 +112,10 @@ class Election:
         self.revision = 0
         self.seen_at = float("-inf")
         self.lease_until = float("-inf")
-        self.confirmed_at = float("-inf")
-        """Nobody else had the lease at some moment after this."""
+        self.beat = 0
+        """Of the last write that was sent."""
+        self.confirmed = 0
+        """Of the last write that the bucket took: nobody else had the lease then."""
         self.reluctance = 0.0
         """Seconds that others are given to come first."""
         self.campaigns = 0
@@ -123,7 +125,6 @@ class Election:
         self._renew = renew
         self._stretch = 1.0 + clock_bound
         self._sent: dict[int, _Sent] = {}
-        self._beat = 0
         self._last_sent = float("-inf")
         self._writing: int | None = None
         self._reading: int | None = None
@@ -205,7 +206,7 @@ class Election:
         return self._mine_at
 
     def hurry(self) -> None:
-        """Renew at once, so that :attr:`confirmed_at` moves on."""
+        """Renew at once, so that :attr:`confirmed` moves on."""
         self._hurry = True
 
     def resign(self) -> None:
@@ -230,19 +231,19 @@ class Election:
         return self._write(now, self.record.term, holder="")
 
     def _write(self, now: float, term: int, holder: str | None = None) -> Write:
-        self._beat += 1
+        self.beat += 1
         record = Record(
             term=term,
             holder=self.holder if holder is None else holder,
             name=self._name,
             address=self._address,
             lease=self._lease,
-            beat=self._beat,
+            beat=self.beat,
         )
-        self._sent[self._beat] = _Sent(record, now)
+        self._sent[self.beat] = _Sent(record, now)
         self._last_sent = now
         self._hurry = False
-        self._writing = self._beat
+        self._writing = self.beat
         return Write(record, self.revision)
 
     # --- what was heard --------------------------------------------------------------
@@ -304,6 +305,6 @@ class Election:
         sent = self._sent.get(record.beat)
         if sent is not None:
             self.lease_until = max(self.lease_until, sent.at + record.lease)
-            self.confirmed_at = max(self.confirmed_at, sent.at)
+            self.confirmed = max(self.confirmed, record.beat)
         for beat in [b for b in self._sent if b <= record.beat]:
             del self._sent[beat]

@@ -254,6 +254,32 @@ class Committer:
         while not self.rule.is_open(self._fold.term):
             await self._applied_changed.wait()
 
+    async def confirm_term(self) -> None:
+        """Return when the log has taken a message of this node's term, and no higher one before
+        it. Raises HaError."""
+        message = ChangeSet(
+            node=self._options.node,
+            process_id=self.process_id,
+            database_id=self.database_id,
+            changes=(),
+            timestamp_ns=self._runtime.now_ns(),
+            kind=Kind.TERM,
+            uuid=self._fold.position.uuid,
+            term=self._fold.term.number or None,
+        )
+        id_ = f"{self._options.node}-{self.process_id}-t{self._runtime.random.getrandbits(64):x}"
+        timeout = self._options.publish_timeout
+        try:
+            ack = await self._log.publish_one(
+                Outgoing(id_, encode_all(message, self._log.max_payload)[0]), timeout
+            )
+        except LogError as error:
+            raise HaError(Code.UNAVAILABLE, f"the log does not answer: {error}") from error
+        with trio.move_on_after(timeout):
+            await self.wait_applied(ack.sequence)
+        if self.applied < ack.sequence or not self.rule.is_open(self._fold.term):
+            raise self.rule.fenced(self._fold.term)
+
     def refuse(self, error: HaError) -> None:
         """Take no new work from now on."""
         self._refusal = error
@@ -480,7 +506,7 @@ class Committer:
         """When to look again at a term whose opening is under way."""
         opening = self.rule.opening
         mandate = self.rule.mandate
-        if opening is None or mandate is None or mandate.term != opening.term:
+        if opening is None or mandate is None or mandate.held != opening.term:
             return float("inf")
         return float("inf") if self.rule.is_open(self._fold.term) else opening.again_at
 

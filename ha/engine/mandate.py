@@ -20,7 +20,7 @@ class Mandate(Protocol):
     """Who leads, as the commit path of a database asks."""
 
     @property
-    def term(self) -> int | None:
+    def held(self) -> int | None:
         """The term in which this node may write now; None while it does not lead."""
         ...
 
@@ -34,7 +34,7 @@ class Mandate(Protocol):
         ...
 
     def on_change(self, callback: Callable[[], None]) -> None:
-        """Call it whenever :attr:`term` may be another."""
+        """Call it whenever :attr:`held` may be another."""
         ...
 
     def forget(self, callback: Callable[[], None]) -> None:
@@ -73,36 +73,36 @@ class Rule:
     def to_open(self, term: Term, now: float) -> int | None:
         """The term to open now, if there is one; ``term``: the highest in the log."""
         mandate = self.mandate
-        if mandate is None or mandate.term is None:
+        if mandate is None or mandate.held is None:
             return None
         ours = self.is_ours(term)
         if ours:
             self._opened = max(self._opened, term.number)
-        elif term.number >= mandate.term:
+        elif term.number >= mandate.held:
             mandate.learned(term.number, lost=self._opened > 0)
             return None
-        if ours and term.number >= mandate.term:
+        if ours and term.number >= mandate.held:
             return None
         if (
             self.opening is not None
-            and self.opening.term == mandate.term
+            and self.opening.term == mandate.held
             and now < self.opening.again_at
         ):
             return None
-        return mandate.term
+        return mandate.held
 
     def forbids(self, term: Term) -> HaError | None:
         """Why nothing may be written now, for good as far as this process knows; None if it may,
         or may soon."""
         if self.mandate is None:
             return None if term.number == 0 else _led(term)
-        return self.mandate.refusal() if self.mandate.term is None else None
+        return self.mandate.refusal() if self.mandate.held is None else None
 
     def is_open(self, term: Term) -> bool:
         """May this process write?"""
         if self.mandate is None:
             return term.number == 0
-        return self.mandate.term == term.number and self.is_ours(term)
+        return self.mandate.held == term.number and self.is_ours(term)
 
     def fenced(self, term: Term) -> HaError:
         """What is told to the client of a message that can never count."""
