@@ -155,7 +155,7 @@ class RoutedSession(Session):
             except HaError as error:
                 if error.code is not Code.NOT_LEADER or self._forwarded:
                     raise
-                await self._pause(deadline, error)
+                await self._pause(deadline, self._refused(leader, error))
 
     # --- statements ------------------------------------------------------------------
 
@@ -544,7 +544,7 @@ class RoutedSession(Session):
             except HaError as error:
                 if error.code is not Code.NOT_LEADER:
                     raise
-                await self._pause(deadline, error)
+                await self._pause(deadline, self._refused(leader, error))
             finally:
                 if not kept:
                     await remote.aclose()
@@ -661,6 +661,13 @@ class RoutedSession(Session):
         return HaError(
             Code.UNAVAILABLE,
             f"the leader {leader.name} at {leader.address} is not in reach: {lost.reason}",
+            hint="nothing was written; try again",
+        )
+
+    def _refused(self, leader: Leader, error: HaError) -> HaError:
+        return HaError(
+            Code.NO_LEADER,
+            f"{leader.address} should lead, and does not: {error.message}",
             hint="nothing was written; try again",
         )
 

@@ -8,7 +8,8 @@ from contextlib import suppress
 
 import trio
 
-from ha.dbapi.link import Link, Lost
+from ha.core.errors import Code, HaError
+from ha.dbapi.link import FAILED_PRECONDITION, UNAUTHENTICATED, UNIMPLEMENTED, Link, Lost
 from ha.dbapi.sockets import readable, tune
 from ha.engine.forwarding import LeaderLost
 from ha.forward.target import Target
@@ -17,6 +18,12 @@ from ha.wire.grpc.leader_pb import Call, ForwardRequest, ForwardResponse
 PATH = "/ha.v1.LeaderService/Forward"
 _RECEIVE_BYTES = 256 * 1024
 _LOOK_SECONDS = 0.05
+_REFUSALS = {
+    UNAUTHENTICATED: "this node's --token must be the leader's",
+    FAILED_PRECONDITION: None,
+    UNIMPLEMENTED: "the leader must be a node with leader mode, of the same version",
+}
+"""Before anything was run, by gRPC's status."""
 _CANCEL = ForwardRequest(call=Call.CANCEL).to_binary()
 
 
@@ -60,6 +67,12 @@ class Channel:
             return ForwardResponse.from_binary(data)
         except Lost as lost:
             self.abort()
+            if lost.status in _REFUSALS:
+                raise HaError(
+                    Code.UNAVAILABLE,
+                    f"{self.target.url} does not take what this node forwards: {lost.reason}",
+                    hint=_REFUSALS[lost.status],
+                ) from lost
             raise LeaderLost(lost.reason, not_run=lost.not_run) from lost
         except (OSError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
             self.abort()

@@ -10,7 +10,7 @@ from quart import Quart, Response, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from ha.core.errors import Code, HaError
-from ha.wire.http.asgi import Reply, error_reply, incident
+from ha.wire.http.asgi import Reply, error_reply, incident, redirect
 
 _log = logging.getLogger("ha.http")
 
@@ -28,6 +28,8 @@ def answer_errors(app: Quart) -> None:
     """Give ``app`` the handlers that turn whatever a view raises into an error in JSON."""
 
     async def on_refusal(error: HaError) -> Answer:
+        if error.leader is not None:
+            return _response(redirect(error, request.full_path.removesuffix("?")))
         return _response(error_reply(error))
 
     async def on_http(error: HTTPException) -> Answer:

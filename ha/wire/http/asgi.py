@@ -41,6 +41,14 @@ def error_reply(error: HaError, *, status: int | None = None) -> Reply:
     )
 
 
+def redirect(error: HaError, target: str) -> Reply:
+    """To the leader, which takes the same request; ``target``: its path and query string."""
+    reply = error_reply(error, status=307)
+    assert error.leader is not None
+    reply.headers.append((b"location", f"{error.leader}{target}".encode()))
+    return reply
+
+
 def incident(doing: str) -> tuple[str, HaError]:
     """An id for the log, and what the client is told of a fault of ours: that id, no more."""
     mark = secrets.token_hex(6)

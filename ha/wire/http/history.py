@@ -15,7 +15,7 @@ from ha.core.undo import Mode
 from ha.engine.api import HistoryItem, SessionApi, Sessions, UndoReport
 from ha.engine.history_commands import parse_rows
 from ha.wire.http.answers import Answer, json_answer
-from ha.wire.http.query import TXSEQ_HEADER
+from ha.wire.http.query import TXSEQ_HEADER, routing_of
 
 _CLOSE_SECONDS = 10.0
 _PIECE = 64 * 1024
@@ -48,6 +48,7 @@ def history_blueprint(sessions: Sessions) -> Blueprint:
             rows = parse_rows(request.args["where"]) if "where" in request.args else None
             session = sessions.session(id, protocol="http")
             try:
+                session.routing = routing_of(request.args.to_dict(flat=False))
                 report = await session.undo(mode, parse_since(since), rows, dry_run=_dry_run())
             finally:
                 await _close(session)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, quote
 
 import trio
 
 from ha.core.errors import Code, HaError
-from ha.engine.api import Result, SessionApi, Sessions, Status
-from ha.wire.http.asgi import Headers, Reply, error_reply, incident
+from ha.engine.api import Result, Routing, SessionApi, Sessions, Status
+from ha.engine.commands import LOCAL, is_linearizable
+from ha.wire.http.asgi import Headers, Reply, error_reply, incident, redirect
 from ha.wire.http.codec import Format, Query, decode_query, encode_results
 
 _log = logging.getLogger("ha.http")
@@ -29,7 +31,7 @@ class Options:
     """What the query string asks for."""
 
     answer: Format
-    local: bool = False
+    routing: Routing = Routing()  # noqa: RUF009 (it is frozen)
 
 
 class Call:
@@ -40,6 +42,15 @@ class Call:
         self.query_string = query_string
         self.headers = headers
         self.session: SessionApi | None = None
+
+    @property
+    def target(self) -> str:
+        """The path and the query string, as another node takes them."""
+        path = "/"
+        if self.database_id is not None:
+            path = f"/databases/{quote(self.database_id, safe='')}/query"
+        query = self.query_string.decode("latin-1")
+        return f"{path}?{query}" if query else path
 
     def abandon(self) -> None:
         """The client went away: interrupt the statement, if one runs."""
@@ -66,19 +77,25 @@ class QueryEndpoint:
                 query = decode_query(body)
             else:
                 query = await trio.to_thread.run_sync(decode_query, body)
-            results, written = await self._run(call, query, txseq)
+            results, written = await self._run(call, query, txseq, options.routing)
             return await _reply(results, query.many, options.answer, written)
         except HaError as error:
+            if error.leader is not None:
+                return redirect(error, call.target)
             return error_reply(error)
         except Exception:
             mark, told = incident("running the statements")
             _log.exception("a query failed in an unforeseen way", extra={"incident": mark})
             return error_reply(told)
 
-    async def _run(self, call: Call, query: Query, txseq: int) -> tuple[list[Result], int]:
+    async def _run(
+        self, call: Call, query: Query, txseq: int, routing: Routing
+    ) -> tuple[list[Result], int]:
         session = self._sessions.session(call.database_id, protocol="http")
         call.session = session
         try:
+            if routing is not _HERE_OR_FORWARDED:
+                session.routing = routing
             if txseq:
                 await session.wait_for(txseq)
             if query.many:
@@ -117,28 +134,44 @@ async def _reply(results: list[Result], many: bool, answer: Format, written: int
     return Reply(200, pieces, headers)
 
 
-_DEFAULT_OPTIONS = Options(Format())
+_HERE_OR_FORWARDED = Routing()
+_DEFAULT_OPTIONS = Options(Format(), _HERE_OR_FORWARDED)
 _BOOLEANS = {"true": True, "1": True, "": True, "false": False, "0": False}
 
 
 def parse_options(query_string: bytes) -> Options:
-    """``local``, ``blob`` and ``bigint``; other names are ignored.
+    """``local``, ``forward``, ``consistency``, ``blob`` and ``bigint``; other names are ignored.
 
     Raises HaError(BAD_REQUEST) for a value that none of them has.
     """
     if not query_string:
         return _DEFAULT_OPTIONS
     given = parse_qs(query_string.decode("latin-1"), keep_blank_values=True)
-    local = given.get("local", ["false"])[-1].lower()
     blob = given.get("blob", ["object"])[-1]
     bigint = given.get("bigint", ["number"])[-1]
-    if local not in _BOOLEANS:
-        raise HaError(Code.BAD_REQUEST, "local takes true or false")
     if blob not in ("object", "base64"):
         raise HaError(Code.BAD_REQUEST, "blob takes object or base64")
     if bigint not in ("number", "string"):
         raise HaError(Code.BAD_REQUEST, "bigint takes number or string")
-    return Options(Format(blob == "base64", bigint == "string"), _BOOLEANS[local])
+    return Options(Format(blob == "base64", bigint == "string"), routing_of(given))
+
+
+def routing_of(given: Mapping[str, Sequence[str]]) -> Routing:
+    """``local``, ``forward`` and ``consistency`` of a query string. Raises HaError."""
+    if given.keys().isdisjoint(("local", "forward", "consistency")):
+        return _HERE_OR_FORWARDED
+    return Routing(
+        local=_boolean(given, "local", "false"),
+        forward=_boolean(given, "forward", "true"),
+        linearizable=is_linearizable(given.get("consistency", [LOCAL])[-1]),
+    )
+
+
+def _boolean(given: Mapping[str, Sequence[str]], name: str, default: str) -> bool:
+    word = given.get(name, [default])[-1].lower()
+    if word not in _BOOLEANS:
+        raise HaError(Code.BAD_REQUEST, f"{name} takes true or false")
+    return _BOOLEANS[word]
 
 
 def wanted_txseq(headers: Headers) -> int:
