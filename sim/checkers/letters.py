@@ -1,0 +1,26 @@
+"""Is no message lost that nodes were let pass over?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sim.checkers.folds import FoldHistory
+from sim.history import Probe
+
+
+def check_letters(
+    history: FoldHistory, probes: Sequence[Probe], entries: Sequence[tuple[int, bytes]]
+) -> list[str]:
+    """Every file that is beyond a skipped message keeps it among its dead letters, as it came."""
+    problems: list[str] = []
+    payloads = dict(entries)
+    skipped = [s for s, m in history.meanings.items() if m.verdict == "skipped"]
+    for probe in probes:
+        kept = {sequence: (state, message) for sequence, state, message in probe.letters}
+        for sequence in skipped:
+            if sequence <= probe.sequence and kept.get(sequence) != ("skipped", payloads[sequence]):
+                problems.append(
+                    f"at {probe.time:.3f} s the file of {probe.process} was at {probe.sequence} and"
+                    f" did not keep the message at {sequence} that it had been let pass over"
+                )
+    return problems
