@@ -7,8 +7,10 @@ field by field. It knows every rule, and which field is at fault.
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import Any, Protocol, TypeAlias
 
 from ha.core.values import Value
@@ -99,7 +101,7 @@ def lines_reader(
     """For text and CSV."""
     delimiter, null = options.delimiter, options.null
     csv = options.format == "csv"
-    quote = options.quote if csv else None
+    quoted = _quoted_reader(options, kinds, decoders) if csv else None
     readers = {
         (checked, escapes): _compile_lines(kinds, decoders, options, checked, escapes)
         for checked in (False, True)
@@ -111,16 +113,12 @@ def lines_reader(
             text = data.decode()
         except UnicodeDecodeError:
             return None
+        if csv and options.quote in text:
+            return quoted(text) if quoted is not None else None
         if "\r" in text:
             text = text.replace("\r\n", "\n")
         escapes = not csv and "\\" in text
-        if (
-            "\0" in text
-            or "\r" in text
-            or (quote is not None and quote in text)
-            or (escapes and f"\\{delimiter}" in text)
-            or "\\." in text
-        ):
+        if "\0" in text or "\r" in text or (escapes and f"\\{delimiter}" in text) or "\\." in text:
             return None
         if text.endswith("\n"):
             text = text[:-1]
@@ -176,6 +174,53 @@ def read(text, extend):
     exec(source, names)
     found: Callable[[str, Callable[[Sequence[Value]], None]], None] = names["read"]
     return found
+
+
+def _quoted_reader(
+    options: CopyOptions, kinds: Sequence[PgType], decoders: Sequence[Decoder]
+) -> Callable[[str], list[Value] | None] | None:
+    """For CSV with quotes, which are doubled inside of quotes."""
+    if options.escape != options.quote:
+        return None
+    quote, delimiter, null = options.quote, options.delimiter, options.null
+    q, d = re.escape(quote), re.escape(delimiter)
+    pattern = re.compile(f"({q}[^{q}]*(?:{q}{q}[^{q}]*)*{q}|[^{q}{d}\r\n]*)({d}|\n)")
+    width = len(kinds)
+    shape = delimiter * (width - 1) + "\n"
+    texts = [kind in t.TEXTS for kind in kinds]
+
+    def plain(field: str) -> str | None:
+        if field.startswith(quote):
+            field = field[1:-1]
+            return field.replace(quote * 2, quote) if quote in field else field
+        return None if field == null else field
+
+    def read(text: str) -> list[Value] | None:
+        if "\0" in text or "\\." in text:
+            return None
+        if not text.endswith("\n"):
+            text += "\n"
+        found = pattern.findall(text)
+        ends = "".join([end for _, end in found])
+        fields = [field for field, _ in found]
+        if sum(map(len, fields)) + len(ends) != len(text):
+            return None
+        if ends != shape * (len(found) // width):
+            return None
+        columns: list[list[Value]] = []
+        try:
+            for i, decode in enumerate(decoders):
+                values = [plain(field) for field in fields[i::width]]
+                columns.append(
+                    list(values)
+                    if texts[i]
+                    else [None if v is None else decode(v.encode()) for v in values]
+                )
+        except _UNUSUAL:
+            return None
+        return list(chain.from_iterable(zip(*columns, strict=True)))
+
+    return read
 
 
 # --- binary ------------------------------------------------------------------------------

@@ -154,8 +154,15 @@ class CsvReader(LineReader):
 
     def _cut(self, data: bytes) -> int:
         """After the last line end that stands outside of quotes."""
-        if self._quote not in data:
-            return data.rfind(b"\n") + 1
+        quote = self._quote
+        if self._escape == quote:
+            cut = data.rfind(b"\n") + 1
+            inside = data.count(quote, 0, cut) % 2
+            while inside and cut:
+                before = data.rfind(b"\n", 0, cut - 1) + 1
+                inside = (inside + data.count(quote, before, cut)) % 2
+                cut = before
+            return cut
         end = 0
         position = 0
         while (newline := data.find(b"\n", position)) >= 0:
@@ -165,8 +172,6 @@ class CsvReader(LineReader):
         return end
 
     def _balanced(self, line: bytes) -> bool:
-        if self._escape == self._quote:
-            return line.count(self._quote) % 2 == 0
         inside = False
         i = 0
         while i < len(line):
