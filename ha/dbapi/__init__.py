@@ -98,6 +98,7 @@ def connect(
     connect_timeout: float | None = None,
     timeout: float | None = None,
     txseq: int = 0,
+    consistency: str | None = None,
 ) -> Connection:
     """Connect to one of the nodes that ``dsn`` names: see :func:`ha.dbapi.address.parse`.
 
@@ -112,5 +113,6 @@ def connect(
         connect_timeout=connect_timeout,
         timeout=timeout,
         txseq=txseq,
+        consistency=consistency,
     )
     return Connection(options, autocommit=autocommit)

@@ -28,7 +28,7 @@ class Address:
 class Options:
     """``database``: an id, empty for the only one. Times in seconds; ``timeout``: how long a
     statement may take, None for ever. ``txseq``: a sequence not to read behind, such as another
-    connection's."""
+    connection's; ``consistency``: ``linearizable``, or empty for ``local``."""
 
     addresses: tuple[Address, ...]
     database: str = ""
@@ -37,6 +37,7 @@ class Options:
     connect_timeout: float = 10.0
     timeout: float | None = None
     txseq: int = 0
+    consistency: str = ""
 
 
 def parse(
@@ -48,13 +49,15 @@ def parse(
     connect_timeout: float | None = None,
     timeout: float | None = None,
     txseq: int = 0,
+    consistency: str | None = None,
 ) -> Options:
     """Read a URL; what is given beside it wins over what stands in it.
 
     ``ha://`` and ``http://`` speak plain text unless ``tls=true`` stands in the query,
     ``https://`` TLS. In the query: ``token``, ``tls``, ``ca`` (PEM file that signed the nodes'
     certificates), ``cert`` and ``key`` (PEM files of ours), ``connect_timeout``, ``timeout``,
-    ``address`` (one more, any number of times). Raises InterfaceError.
+    ``consistency`` (``local`` or ``linearizable``), ``address`` (one more, any number of times).
+    Raises InterfaceError.
     """
     url = urlsplit(dsn)
     if url.scheme not in _SCHEMES:
@@ -82,6 +85,7 @@ def parse(
         connect_timeout=_seconds(query, "connect_timeout", connect_timeout) or 10.0,
         timeout=_seconds(query, "timeout", timeout),
         txseq=txseq,
+        consistency=_consistency(query.pop("consistency", None), consistency),
     )
     for name in query:
         if name not in ("token", "ca", "cert", "key"):
@@ -115,6 +119,13 @@ def _context(secure: bool, query: dict[str, str]) -> ssl.SSLContext | None:
     except (OSError, ValueError) as error:
         raise InterfaceError(f"the TLS files of the address cannot be used: {error}") from error
     return context
+
+
+def _consistency(text: str | None, given: str | None) -> str:
+    word = given if given is not None else text or "local"
+    if word not in ("local", "linearizable"):
+        raise InterfaceError(f"consistency must be local or linearizable, not {word!r}")
+    return "" if word == "local" else word
 
 
 def _boolean(text: str | None, default: bool) -> bool:

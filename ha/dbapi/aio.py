@@ -46,6 +46,7 @@ async def connect(
     connect_timeout: float | None = None,
     timeout: float | None = None,
     txseq: int = 0,
+    consistency: str | None = None,
 ) -> AsyncConnection:
     """As :func:`ha.dbapi.connect`."""
     options = parse(
@@ -56,6 +57,7 @@ async def connect(
         connect_timeout=connect_timeout,
         timeout=timeout,
         txseq=txseq,
+        consistency=consistency,
     )
     connection = AsyncConnection(options, autocommit=autocommit)
     await connection._run(connection._core.connect())

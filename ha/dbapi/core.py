@@ -145,6 +145,8 @@ class Core:
             metadata["authorization"] = f"Bearer {options.token}"
         if self.txseq:
             metadata["ha-txseq"] = str(self.txseq)
+        if options.consistency:
+            metadata["ha-consistency"] = options.consistency
         self._link = link = Link(address, secure=options.tls is not None, metadata=metadata)
         self._cancels = 0
         # An empty statement makes sure of the database; without one there is only the node.

@@ -235,6 +235,8 @@ class _Conversation:
         session = self._session
         if session is None:
             raise codec.BadMessage("there is no session open")
+        if self._service.shutdown.is_set() and session.status is Status.IDLE:
+            raise HaError(Code.NOT_LEADER, "the node is stopping")
         handle = _HANDLERS.get(request.call)
         if handle is None:
             if request.call != Call.NOTHING:

@@ -12,6 +12,8 @@ from connectrpc.request import Headers, RequestContext
 
 from ha import __version__
 from ha.core.errors import Code, HaError
+from ha.engine.api import Routing
+from ha.engine.commands import LOCAL, is_linearizable
 from ha.engine.database import Database
 from ha.engine.databases import Databases
 from ha.log.api import LogError
@@ -34,6 +36,8 @@ from ha.wire.grpc.sql_pb import (
 
 TXSEQ = "ha-txseq"
 """Request metadata: the sequence that the session must not read behind."""
+CONSISTENCY = "ha-consistency"
+"""Request metadata: ``local`` or ``linearizable``, for the session's reads."""
 VERSION = "ha-version"
 """Response metadata: a node that knows the fields of ours, and its version."""
 PIECE_BYTES = 64 * 1024
@@ -45,6 +49,8 @@ STATUS = {
     Code.TOO_LARGE: Status.RESOURCE_EXHAUSTED,
     Code.BUSY: Status.RESOURCE_EXHAUSTED,
     Code.UNAVAILABLE: Status.UNAVAILABLE,
+    Code.NOT_LEADER: Status.UNAVAILABLE,
+    Code.NO_LEADER: Status.UNAVAILABLE,
     Code.STALE: Status.UNAVAILABLE,
     Code.UNSUPPORTED: Status.UNIMPLEMENTED,
 }
@@ -78,6 +84,7 @@ class Service(DatabaseService):
             self._shutdown,
             ctx.response_trailers,
             _wanted_txseq(ctx.request_headers),
+            _wanted_routing(ctx.request_headers),
         )
         # The codecs of ours take the encoded form, which no generated signature knows.
         return cast("AsyncIterator[QueryResponse]", conversation.responses(request))
@@ -148,6 +155,13 @@ class Service(DatabaseService):
             return self._databases.get(replication_id or None)
         except HaError as error:
             raise connect_error(error) from error
+
+
+def _wanted_routing(headers: Headers) -> Routing:
+    try:
+        return Routing(linearizable=is_linearizable(headers.get(CONSISTENCY, LOCAL)))
+    except HaError as error:
+        raise connect_error(error) from error
 
 
 def _wanted_txseq(headers: Headers) -> int:

@@ -17,7 +17,7 @@ from ha.core.naming import same_id
 from ha.core.settings import format_size
 from ha.core.values import Value
 from ha.engine import api
-from ha.engine.api import Kind, Params, Prepared, SessionApi, Sessions, Statement
+from ha.engine.api import Kind, Params, Prepared, Routing, SessionApi, Sessions, Statement
 from ha.store.parse import first_word
 from ha.wire.grpc.call import Call
 from ha.wire.grpc.requests import Requests
@@ -57,7 +57,7 @@ class Conversation:
     """The session of one stream.
 
     ``trailers``: the metadata that ends the stream. ``txseq``: what the client presents, 0 for
-    nothing.
+    nothing; ``routing``: where its statements run.
     """
 
     def __init__(
@@ -68,6 +68,7 @@ class Conversation:
         shutdown: trio.Event,
         trailers: Headers,
         txseq: int = 0,
+        routing: Routing = Routing(),  # noqa: B008 (it is frozen)
     ) -> None:
         self._sessions = sessions
         self._call = call
@@ -75,6 +76,7 @@ class Conversation:
         self._shutdown = shutdown
         self._trailers = trailers
         self._wanted = txseq
+        self._routing = routing
         self._session: SessionApi | None = None
         self._chosen = False
         self._busy = False
@@ -287,6 +289,9 @@ class Conversation:
             await session.use_database(replication_id)
         if replication_id or len(self._sessions.database_ids()) == 1:
             self._chosen = True  # and it stays so when another one is created
+        if self._routing.linearizable:
+            session.routing = self._routing
+            self._routing = Routing()  # from now on the session's own
         if self._wanted:
             await session.wait_for(self._wanted)
             self._wanted = 0
