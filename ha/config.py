@@ -26,7 +26,6 @@ from ha.core.durations import format_duration
 from ha.core.naming import DEFAULT_STREAM
 
 NOT_BUILT: dict[str, tuple[str, ...]] = {
-    "leader mode": ("leader-addr", "leader-static", "grpc-insecure"),
     "the MySQL wire protocol": ("mysql-port", "mysql-user", "mysql-pass"),
     "proxying MySQL": (
         "mysql-proxied",
@@ -449,16 +448,22 @@ class Config:
     leader_addr: str | None = option(
         Group.LEADER,
         None,
-        "Address of this node for when it leads: elect a leader.",
-        parse=read.optional_text,
+        "Take part in the election of a leader, who takes all writes; the other nodes reach this "
+        "one here: host:port, or an http(s) URL, of its HTTP and gRPC port.",
+        parse=read.leader_address,
         metavar="ADDR",
     )
     leader_static: str | None = option(
         Group.LEADER,
         None,
-        "Address of the leader: no election.",
-        parse=read.optional_text,
+        "Address of the leader: no election. The leader itself has it as its --leader-addr.",
+        parse=read.leader_address,
         metavar="ADDR",
+    )
+    leader_lease: float = _seconds(
+        Group.LEADER,
+        2.0,
+        "Time after which a leader that is not heard of is replaced.",
     )
     grpc_insecure: bool = option(
         Group.LEADER, False, "Send writes to the leader without TLS: on trusted networks only."

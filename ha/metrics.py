@@ -21,6 +21,8 @@ from ha import __version__
 from ha.core.distribution import Distribution
 from ha.engine.database import Database
 from ha.engine.databases import Databases
+from ha.engine.leadership import Role
+from ha.engine.standing import Standing
 from ha.log.api import LogError
 
 _PATIENCE = 1.0  # seconds to ask the broker how far the log goes
@@ -40,11 +42,12 @@ class Requests:
 
 
 class Metrics:
-    """``name``: of the node."""
+    """``name``: of the node; ``leadership``: None where every node takes writes."""
 
-    def __init__(self, databases: Databases, name: str) -> None:
+    def __init__(self, databases: Databases, name: str, leadership: Standing | None = None) -> None:
         self._databases = databases
         self._name = name
+        self._leadership = leadership
         self.requests = Requests()
 
     async def render(self) -> bytes:
@@ -61,6 +64,7 @@ class Metrics:
         info = GaugeMetricFamily("ha_info", "Always 1.", labels=["node", "version"])
         info.add_metric([self._name, __version__], 1)
         yield info
+        yield from self._leader_families()
         databases = self._databases.all()
         for name, help_text, read in _GAUGES:
             gauge = GaugeMetricFamily(name, help_text, labels=["database"])
@@ -95,6 +99,28 @@ class Metrics:
                 histogram.add_metric([database.id], list(values.cumulative()), values.sum)
             yield histogram
         yield from self._request_families()
+
+    def _leader_families(self) -> Iterator[Metric]:
+        leadership = self._leadership
+        if leadership is None:
+            return
+        yield GaugeMetricFamily(
+            "ha_leader", "1 if this node leads.", value=int(leadership.role is Role.LEADER)
+        )
+        yield GaugeMetricFamily(
+            "ha_leader_known", "1 if a leader is known.", value=int(leadership.leader is not None)
+        )
+        yield GaugeMetricFamily("ha_leader_term", "The highest term known.", value=leadership.term)
+        yield CounterMetricFamily(
+            "ha_leader_changes",
+            "How often this node saw another leader, or none.",
+            value=leadership.changes,
+        )
+        yield CounterMetricFamily(
+            "ha_elections",
+            "How often this node tried to become the leader.",
+            value=leadership.campaigns,
+        )
 
     def _request_families(self) -> Iterator[Metric]:
         sessions = GaugeMetricFamily(

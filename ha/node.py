@@ -27,8 +27,16 @@ from ha.engine.operations import NodeOperations
 from ha.engine.place import Place
 from ha.engine.runtime import Runtime
 from ha.engine.snapshots import SnapshotOptions
+from ha.leading import (
+    Keys,
+    Lead,
+    hand_over,
+    introduce,
+    make_leadership,
+    mirror_redirect,
+    refuse_beside_old_leader,
+)
 from ha.log import server as nats
-from ha.log.api import Broker
 from ha.log.jetstream import JetStreamBroker, JetStreamOptions
 from ha.log.local import LocalBroker, LocalStream
 from ha.metrics import Metrics
@@ -64,9 +72,10 @@ async def run(
     runtime = Runtime()
     async with AsyncExitStack() as stack:
         broker = await stack.enter_async_context(_broker(config))
+        lead = make_leadership(config, broker.keys, runtime)
         databases = Databases(
             broker,
-            _database_options(config),
+            replace(_database_options(config), leadership=lead, mandate=lead),
             runtime,
             stream=config.replication_stream,
             place=_place(config),
@@ -79,8 +88,10 @@ async def run(
             await databases.open_all(nursery)
             nursery.start_soon(databases.follow)
             node = Node(databases)
+            if lead is not None:
+                await _lead(config, lead, node, broker.keys, nursery)
             async with trio.open_nursery() as wires:
-                await _serve(config, node, wires)
+                await _serve(config, node, lead, wires)
                 task_status.started(node)
                 logger.info(
                     "serving",
@@ -91,10 +102,20 @@ async def run(
             nursery.cancel_scope.cancel()
 
 
-async def _serve(config: Config, node: Node, nursery: trio.Nursery) -> None:
+async def _lead(config: Config, lead: Lead, node: Node, keys: Keys, nursery: trio.Nursery) -> None:
+    """Take part in leader mode."""
+    databases = node.databases
+    introduce(lead, databases)
+    await refuse_beside_old_leader(config, keys, databases.database_ids())
+    await nursery.start(lead.run)
+    nursery.start_soon(mirror_redirect, lead, config, keys, databases)
+    nursery.start_soon(hand_over, lead, databases, node.shutdown)
+
+
+async def _serve(config: Config, node: Node, lead: Lead | None, nursery: trio.Nursery) -> None:
     """Open the ports. Each server ends by itself once ``shutdown`` is set."""
     databases = node.databases
-    metrics = Metrics(databases, config.name)
+    metrics = Metrics(databases, config.name, lead)
     grpc = create_grpc_apps(
         databases,
         authorize=Guard(config.token).check,
@@ -190,7 +211,7 @@ def _opening(protocol: str, flag: str, port: int) -> Iterator[None]:
 
 
 @asynccontextmanager
-async def _broker(config: Config) -> AsyncIterator[Broker]:
+async def _broker(config: Config) -> AsyncIterator[JetStreamBroker | LocalBroker]:
     """The log: on the server at --replication-url, on the embedded one, or in the node alone."""
     if config.durability is Durability.FULL and config.replication_url is not None:
         _require_synced_broker(config)

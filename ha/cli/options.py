@@ -264,6 +264,30 @@ def _check(config: Config, where: Mapping[str, str]) -> None:
             taken[port] = flag
     if config.execute is not None and config.remote is None:
         raise UsageError(f"{named('execute')} needs --remote too")
+    _check_leader(config, named)
+
+
+def _check_leader(config: Config, named: Callable[[str], str]) -> None:
+    """Leader mode, as far as one node's flags tell."""
+    flags = [f for f in ("leader-addr", "leader-static") if _get(config, f) is not None]
+    if not flags or config.remote is not None:
+        return
+    flag = named(flags[0])
+    if config.http_cert is None and not config.grpc_insecure:
+        raise UsageError(
+            f"{flag} sends writes and the token to the leader: add --http-cert and --http-key, so"
+            " that they travel under TLS, or on a trusted network --grpc-insecure"
+        )
+    if config.async_replication:
+        raise UsageError(
+            f"{flag} and {named('async-replication')} exclude each other: a leader answers when"
+            " the log has the write"
+        )
+    if config.nats_port == 0 and config.replication_url is None:
+        raise UsageError(
+            f"{flag} needs NATS, which the nodes share: give --replication-url, or leave out"
+            " --nats-port 0"
+        )
 
 
 def _get(config: Config, flag: str) -> object:

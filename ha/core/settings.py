@@ -10,6 +10,7 @@ from collections.abc import Callable
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from ha.core.dsn import check_parameters
 from ha.core.durations import parse_duration
@@ -119,6 +120,27 @@ def nats_urls(text: str) -> str | None:
         if separator and (scheme not in ("nats", "tls", "ws", "wss") or not rest):
             raise ValueError("must be a NATS URL like nats://host:4222, or several with commas")
     return text or None
+
+
+def leader_address(text: str) -> str | None:
+    """As it was written: what it means is for who connects there."""
+    if not text:
+        return None
+    message = "must be host:port, http://host:port or https://host:port"
+    url = text if "://" in text else f"//{text}"
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        raise ValueError(message) from None
+    plain = parts.path in ("", "/") and not parts.query and not parts.fragment
+    if not host or not plain or any(c.isspace() for c in text):
+        raise ValueError(message)
+    if parts.scheme not in ("", "http", "https") or (port is None and not parts.scheme):
+        raise ValueError(message)
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("must hold no user and password: --token lets nodes in")
+    return text
 
 
 def policy(text: str) -> str:

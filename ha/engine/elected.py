@@ -1,7 +1,7 @@
 """A leader that the nodes elect: the lease in a bucket beside the stream, and who is there.
 
 The rules stand in :mod:`ha.core.election`; here is the traffic that they cause. The bucket
-``STREAM_LEADER`` holds it under the key ``leader``, beside what :mod:`ha.engine.presence` keeps.
+``STREAM-leader`` holds it under the key ``leader``, beside what :mod:`ha.engine.presence` keeps.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ _PAUSE = 0.1
 
 
 def bucket_of(stream: str) -> str:
-    """The bucket of a stream's election."""
-    return f"{stream}_LEADER"
+    """The bucket of a stream's election; ``STREAM_…`` would be one of a database."""
+    return f"{stream}-leader"
 
 
 @dataclass(frozen=True, slots=True)

@@ -149,7 +149,16 @@ class NodeOperations:
             snapshot=snapshot,
             peers=peers,
             problem=database.not_ready(),
+            leader=_leader(database),
         )
+
+
+def _leader(database: Database) -> str | None:
+    """Its name, "none" while there is none."""
+    if database.leadership is None:
+        return None
+    leader = database.leadership.leader
+    return "none" if leader is None else leader.name
 
 
 async def _lag(database: Database, position: int, last: int) -> int:

@@ -62,6 +62,11 @@ class Standing(ABC):
 
     @property
     @abstractmethod
+    def campaigns(self) -> int:
+        """How often this node tried to become the leader."""
+
+    @property
+    @abstractmethod
     def held(self) -> int | None: ...
 
     @abstractmethod

@@ -50,7 +50,6 @@ class JetStreamKeys:
         self._made = False
 
     async def get(self, key: str) -> KeyEntry | None:
-        await self._make()
         try:
             answer = await self._api.call(
                 f"STREAM.MSG.GET.{self._stream}",
@@ -58,10 +57,11 @@ class JetStreamKeys:
                 timeout=self._timeout,
             )
         except JetStreamError as error:
-            if error.code == js_api.MESSAGE_NOT_FOUND:
-                return None
-            self._made = self._made and error.code != js_api.STREAM_NOT_FOUND
-            raise
+            if error.code == js_api.STREAM_NOT_FOUND:
+                self._made = False
+            elif error.code != js_api.MESSAGE_NOT_FOUND:
+                raise
+            return None
         return self._entry(key, js_api.entry_of(answer["message"]))
 
     async def update(self, key: str, value: bytes, revision: int) -> int:

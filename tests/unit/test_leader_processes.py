@@ -1,0 +1,98 @@
+"""Leader mode with real nodes: one leads; when it dies, stops or leaves, another does."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.leader_cluster import LEASE, LeaderNode, leader_cluster, until, wait_leader
+
+
+@pytest.fixture
+def nodes(tmp_path: Path, nats_server: Any) -> Iterator[dict[str, LeaderNode]]:
+    with leader_cluster(tmp_path, nats_server.url) as nodes:
+        yield nodes
+
+
+def _write_until_taken(node: LeaderNode, sql: str, timeout: float = 10.0) -> float:
+    """Seconds until the node has taken the write."""
+    began = time.monotonic()
+    until(lambda: "error" not in node.try_write(sql), timeout)
+    return time.monotonic() - began
+
+
+def _check_alike(nodes: dict[str, LeaderNode], without: str = "") -> list[list[Any]]:
+    rows = wait_leader(nodes, other_than=without).rows("SELECT * FROM t ORDER BY id")
+    for node in nodes.values():
+        if node.name != without:
+            node.wait_rows("SELECT * FROM t ORDER BY id", rows)
+    return rows
+
+
+def test_one_node_leads_and_another_one_after_its_death(nodes: dict[str, LeaderNode]) -> None:
+    leader = wait_leader(nodes)
+    leader.query({"sql": "CREATE TABLE t (id INTEGER PRIMARY KEY)"})
+    leader.query({"sql": "INSERT INTO t VALUES (1)"})
+    assert [n.name for n in nodes.values() if n.leader() == n.name] == [leader.name]
+
+    leader.kill()
+    died = time.monotonic()
+    new = wait_leader(nodes, other_than=leader.name)
+    _write_until_taken(new, "INSERT INTO t VALUES (2)")
+    assert time.monotonic() - died < 2 * LEASE
+    assert _check_alike(nodes, without=leader.name) == [[1], [2]]
+
+    # The dead one comes back, follows, and catches up.
+    leader.start()
+    leader.wait_ready()
+    leader.wait_rows("SELECT * FROM t ORDER BY id", [[1], [2]])
+    assert leader.leader() is None
+    assert new.leader() == new.name
+
+
+def test_a_stopped_leader_finds_that_it_leads_no_more(nodes: dict[str, LeaderNode]) -> None:
+    old = wait_leader(nodes)
+    old.query({"sql": "CREATE TABLE t (id INTEGER PRIMARY KEY)"})
+    os.kill(old.process.pid, signal.SIGSTOP)
+    try:
+        new = wait_leader(nodes, other_than=old.name)
+        _write_until_taken(new, "INSERT INTO t VALUES (1)")
+    finally:
+        os.kill(old.process.pid, signal.SIGCONT)
+    assert old.leader() is None
+    answer = old.try_write("INSERT INTO t VALUES (2)", timeout=30)
+    if "error" in answer:
+        assert answer["error"]["code"] in ("not_leader", "no_leader"), answer
+    rows = _check_alike(nodes)
+    assert rows == ([[1]] if "error" in answer else [[1], [2]])
+
+
+def test_a_leader_that_leaves_hands_over_at_once(nodes: dict[str, LeaderNode]) -> None:
+    old = wait_leader(nodes)
+    old.query({"sql": "CREATE TABLE t (id INTEGER PRIMARY KEY)"})
+    began = time.monotonic()
+    old.process.send_signal(signal.SIGTERM)
+    new = wait_leader(nodes, other_than=old.name)
+    _write_until_taken(new, "INSERT INTO t VALUES (1)")
+    assert time.monotonic() - began < LEASE * 0.75
+    assert old.process.wait(20) == 0
+
+
+def test_without_nats_nobody_leads(nodes: dict[str, LeaderNode], nats_server: Any) -> None:
+    leader = wait_leader(nodes)
+    leader.query({"sql": "CREATE TABLE t (id INTEGER PRIMARY KEY)"})
+    nats_server.kill()
+    until(lambda: leader.leader() is None, 2 * LEASE)
+    answer = leader.client.post(leader.url + "/query", json={"sql": "INSERT INTO t VALUES (1)"})
+    assert answer.status_code == 503
+    assert answer.json()["error"]["code"] in ("no_leader", "not_written")
+    assert leader.rows("SELECT * FROM t") == []
+    nats_server.start()
+    _write_until_taken(wait_leader(nodes), "INSERT INTO t VALUES (1)", 20)
+    assert _check_alike(nodes) == [[1]]
