@@ -1,4 +1,6 @@
-"""``python -m bench.pg_client DSN SECONDS ROWS``: rates of one PostgreSQL server, as JSON.
+"""``python -m bench.pg_client DSN PID SECONDS ROWS [family]``: what one PostgreSQL server does, as
+JSON: for each measurement its rate, and the seconds of CPU that the server's process PID (with
+``family``, and its children) took for one.
 
 The same client measures ha and a real PostgreSQL. In a process of its own, so that the client's
 time is not the server's.
@@ -11,9 +13,14 @@ import json
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import asyncpg  # type: ignore[import-untyped]
+
+from bench.cpu import cpu_seconds
+
+Make = Callable[[Any], Awaitable[Callable[[int], Awaitable[Any]]]]
 
 KEYS = 10_000
 BATCH = 100
@@ -32,24 +39,42 @@ async def prepare(connection: Any, rows: int) -> None:
     await connection.copy_records_to_table("big", records=records)
 
 
-async def rate(
-    connections: list[Any], make: Callable[[Any], Awaitable[Callable[[int], Awaitable[Any]]]],
-    seconds: float,
-) -> float:  # fmt: skip
-    """Calls a second, by all connections together."""
-    end = time.perf_counter() + seconds
+class Meter:
+    """Measures calls, and what they cost the server."""
 
-    async def one(connection: Any) -> int:
-        call = await make(connection)
-        count = 0
-        while time.perf_counter() < end:
-            await call(count)
-            count += 1
-        return count
+    def __init__(self, cpu: Callable[[], float], seconds: float) -> None:
+        self._cpu = cpu
+        self._seconds = seconds
+        self.found: dict[str, tuple[float, float]] = {}
 
-    start = time.perf_counter()
-    counts = await asyncio.gather(*(one(c) for c in connections))
-    return sum(counts) / (time.perf_counter() - start)
+    async def rate(self, name: str, connections: list[Any], make: Make, each: int = 1) -> None:
+        """Calls a second, by all connections together; ``each`` counts for so many."""
+
+        async def one(connection: Any) -> int:
+            call = await make(connection)
+            count = 0
+            while time.perf_counter() < end:
+                await call(count)
+                count += each
+            return count
+
+        end = time.perf_counter() + self._seconds
+        await self._measure(name, asyncio.gather(*(one(c) for c in connections)))
+
+    async def _measure(self, name: str, work: Awaitable[list[int]]) -> None:
+        start, before = time.perf_counter(), self._cpu()
+        done = sum(await work)
+        seconds, cpu = time.perf_counter() - start, self._cpu() - before
+        self.found[name] = (done / seconds, cpu / done)
+
+    async def once(self, name: str, count: int, work: Awaitable[Any]) -> None:
+        """``work`` does ``count`` things."""
+
+        async def one() -> list[int]:
+            await work
+            return [count]
+
+        await self._measure(name, one())
 
 
 async def select_prepared(connection: Any) -> Callable[[int], Awaitable[Any]]:
@@ -76,27 +101,20 @@ async def insert_batch(connection: Any) -> Callable[[int], Awaitable[Any]]:
     return lambda _n: connection.executemany("INSERT INTO w(x) VALUES ($1)", values)
 
 
-async def scan(connection: Any, rows: int) -> float:
-    statement = await connection.prepare("SELECT * FROM big")
-    start = time.perf_counter()
-    found = await statement.fetch()
+async def scan(connection: Any, rows: int) -> None:
+    found = await connection.fetch("SELECT * FROM big")
     assert len(found) == rows
-    return rows / (time.perf_counter() - start)
 
 
-async def copy_in(connection: Any, rows: int) -> float:
-    records = [(i, f"hello world {i}", i * 7) for i in range(rows)]
-    start = time.perf_counter()
-    await connection.copy_records_to_table("c", records=records)
-    return rows / (time.perf_counter() - start)
-
-
-async def measure(dsn: str, seconds: float, rows: int) -> dict[str, float]:
+async def measure(
+    dsn: str, cpu: Callable[[], float], seconds: float, rows: int
+) -> dict[str, tuple[float, float]]:
     first = await asyncpg.connect(dsn)
     await prepare(first, rows)
-    out: dict[str, float] = {}
-    out["scan"] = await scan(first, rows)
-    out["COPY in"] = await copy_in(first, rows // 5)
+    meter = Meter(cpu, seconds)
+    await meter.once("scan", rows, scan(first, rows))
+    records = [(i, f"hello world {i}", i * 7) for i in range(rows // 5)]
+    await meter.once("COPY in", len(records), first.copy_records_to_table("c", records=records))
     for count in (1, 16):
         connections = [first, *[await asyncpg.connect(dsn) for _ in range(count - 1)]]
         for name, make in (
@@ -105,14 +123,15 @@ async def measure(dsn: str, seconds: float, rows: int) -> dict[str, float]:
             ("insert, prepared", insert_prepared),
             ("insert, simple", insert_simple),
         ):
-            out[f"{name}, {count} connections"] = await rate(connections, make, seconds)
+            await meter.rate(f"{name}, {count} connections", connections, make)
         for connection in connections[1:]:
             await connection.close()
-    out["pipelined inserts"] = BATCH * await rate([first], insert_batch, seconds)
+    await meter.rate("pipelined inserts", [first], insert_batch, BATCH)
     await first.close()
-    return out
+    return meter.found
 
 
 if __name__ == "__main__":
-    found = asyncio.run(measure(sys.argv[1], float(sys.argv[2]), int(sys.argv[3])))
-    print(json.dumps(found))
+    dsn, pid, seconds, rows, *family = sys.argv[1:]
+    cpu = partial(cpu_seconds, int(pid), family=bool(family))
+    print(json.dumps(asyncio.run(measure(dsn, cpu, float(seconds), int(rows)))))

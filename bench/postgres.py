@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -12,14 +13,33 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import apsw
 
+from bench.cpu import cpu_seconds
+from bench.pg_client import KEYS
 from bench.report import Report, Row
 from tests.support.processes import running_node
 
 ROWS = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """Where one is, and its main process."""
+
+    port: int
+    database: str
+    pid: int
+    family: bool
+    """A process for each connection: their time counts too."""
+
+
+Found: TypeAlias = dict[str, tuple[float, float]]
+"""By name: rate, and seconds of the server's CPU for one."""
 
 
 def run(report: Report, seconds: float) -> None:
@@ -29,24 +49,64 @@ def run(report: Report, seconds: float) -> None:
         tempfile.TemporaryDirectory() as folder,
         running_node("bench", "--pg-port", "-1", cwd=Path(folder), memory=False) as node,
     ):
-        found = _client(f"postgresql://ha:ha@127.0.0.1:{node.ports['postgresql']}/", seconds)
-    with _real_postgres() as dsn:
-        other = _client(dsn, seconds) if dsn is not None else {}
-    for name, value in found.items():
-        floor_name = name.split(",")[0]
-        note = f"PostgreSQL: {other[name]:,.0f}" if name in other else ""
+        found = _all(Server(node.ports["postgresql"], "ha", node.process.pid, False), seconds)
+    with _real_postgres() as server:
+        other = _all(server, seconds) if server is not None else {}
+    for name, (rate, cpu) in found.items():
         unit = "rows/s" if name in ("scan", "COPY in", "pipelined inserts") else "req/s"
-        floor = floors.get(floor_name)
-        report.add(Row("postgresql", name, value, unit, floor, "bare APSW", note=note))
+        notes = [f"CPU {cpu * 1e6:,.3g} µs, {1 / cpu:,.0f} a second of it"] if cpu else []
+        if name in other:
+            notes.append(f"PostgreSQL: {other[name][0]:,.0f}, CPU {other[name][1] * 1e6:,.3g} µs")
+        floor = floors.get(name.split(",")[0])
+        note = "; ".join(notes)
+        report.add(Row("postgresql", name, rate, unit, floor, "bare APSW", note=note))
 
 
-def _client(dsn: str, seconds: float) -> dict[str, float]:
-    arguments = [sys.executable, "-m", "bench.pg_client", dsn, str(seconds), str(ROWS)]
-    done = subprocess.run(arguments, capture_output=True, text=True, check=False)
+def _all(server: Server, seconds: float) -> Found:
+    return _client(server, seconds) | _pgbench(server, seconds)
+
+
+def _client(server: Server, seconds: float) -> Found:
+    dsn = f"postgresql://ha:ha@127.0.0.1:{server.port}/{server.database}"
+    family = ["family"] if server.family else []
+    arguments = [dsn, str(server.pid), str(seconds), str(ROWS), *family]
+    command = [sys.executable, "-m", "bench.pg_client", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(done.stderr)
-    rates: dict[str, float] = json.loads(done.stdout)
-    return rates
+    return {name: (rate, cpu) for name, (rate, cpu) in json.loads(done.stdout).items()}
+
+
+def _pgbench(server: Server, seconds: float) -> Found:
+    """Point selects again, by a client in C that leaves more of the machine to the server."""
+    if shutil.which("pgbench") is None:
+        return {}
+    found: Found = {}
+    with tempfile.TemporaryDirectory() as folder:
+        script = Path(folder) / "select.sql"
+        script.write_text(f"\\set id random(0, {KEYS - 1})\nSELECT x FROM k WHERE id = :id;\n")
+        for mode in ("prepared", "simple"):
+            for connections in (1, 16):
+                command = [
+                    *("pgbench", "-n", "-M", mode, "-c", str(connections), "-f", str(script)),
+                    *("-T", str(max(1, round(seconds))), "-h", "127.0.0.1"),
+                    *("-p", str(server.port), "-U", "ha", server.database),
+                ]
+                environment = {**os.environ, "PGPASSWORD": "ha"}
+                before = cpu_seconds(server.pid, family=server.family)
+                done = subprocess.run(
+                    command, capture_output=True, text=True, check=False, env=environment
+                )
+                if server.family:
+                    time.sleep(0.5)  # its processes end when pgbench has gone
+                cpu = cpu_seconds(server.pid, family=server.family) - before
+                rate = re.search(r"tps = ([\d.]+)", done.stdout)
+                count = re.search(r"actually processed: (\d+)", done.stdout)
+                if done.returncode or rate is None or count is None:
+                    raise RuntimeError(done.stderr)
+                name = f"point select, {mode}, pgbench, {connections} connections"
+                found[name] = (float(rate[1]), cpu / int(count[1]))
+    return found
 
 
 def _apsw(seconds: float) -> dict[str, float]:
@@ -96,7 +156,7 @@ def _rate(call: Callable[[int], object], seconds: float) -> float:
 
 
 @contextmanager
-def _real_postgres() -> Iterator[str | None]:
+def _real_postgres() -> Iterator[Server | None]:
     """A PostgreSQL of its own with default settings, None where there is none to start.
 
     It refuses to run as root, and is started as the user ``postgres`` then.
@@ -122,10 +182,15 @@ def _real_postgres() -> Iterator[str | None]:
         )
         try:
             _wait(port)
-            yield f"postgresql://ha@127.0.0.1:{port}/postgres"
+            yield Server(port, "postgres", _main_process(data), True)
         finally:
             process.terminate()
             process.wait(30)
+
+
+def _main_process(data: Path) -> int:
+    """runuser stands between us and it."""
+    return int((data / "postmaster.pid").read_text().split()[0])
 
 
 def _free_port() -> int:
