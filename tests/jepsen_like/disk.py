@@ -283,8 +283,8 @@ class Server:
             Op.SYMLINK: self._symlink,
             Op.MKNOD: self._mknod,
             Op.MKDIR: self._mkdir,
-            Op.UNLINK: lambda r: _nothing(disk.unlink(r.node, *r.names(0))),
-            Op.RMDIR: lambda r: _nothing(disk.remove_folder(r.node, *r.names(0))),
+            Op.UNLINK: self._unlink,
+            Op.RMDIR: self._rmdir,
             Op.RENAME: self._rename,
             Op.RENAME2: self._rename2,
             Op.LINK: self._link,
@@ -294,8 +294,8 @@ class Server:
             Op.STATFS: self._statfs,
             Op.RELEASE: lambda r: b"",
             Op.FLUSH: lambda r: b"",
-            Op.FSYNC: lambda r: _nothing(disk.sync(r.node)),
-            Op.FSYNCDIR: lambda r: _nothing(disk.sync(r.node)),
+            Op.FSYNC: self._fsync,
+            Op.FSYNCDIR: self._fsync,
             Op.INIT: lambda r: fuse.init(),
             Op.OPENDIR: lambda r: fuse.opened(0),
             Op.READDIR: self._readdir,
@@ -371,9 +371,7 @@ class Server:
 
     def _symlink(self, request: fuse.Request) -> bytes:
         name, target = request.names(0)
-        return self._entry(
-            self._disk.make(request.node, name, File(stat.S_IFLNK | 0o777, target))
-        )
+        return self._entry(self._disk.make(request.node, name, File(stat.S_IFLNK | 0o777, target)))
 
     def _mknod(self, request: fuse.Request) -> bytes:
         (mode,) = struct.unpack_from("<I", request.body)
@@ -383,6 +381,18 @@ class Server:
         (mode,) = struct.unpack_from("<I", request.body)
         folder = Folder(stat.S_IFDIR | stat.S_IMODE(mode))
         return self._entry(self._disk.make(request.node, request.names(8)[0], folder))
+
+    def _unlink(self, request: fuse.Request) -> bytes:
+        self._disk.unlink(request.node, *request.names(0))
+        return b""
+
+    def _rmdir(self, request: fuse.Request) -> bytes:
+        self._disk.remove_folder(request.node, *request.names(0))
+        return b""
+
+    def _fsync(self, request: fuse.Request) -> bytes:
+        self._disk.sync(request.node)
+        return b""
 
     def _rename(self, request: fuse.Request) -> bytes:
         (to,) = struct.unpack_from("<Q", request.body)
@@ -438,10 +448,6 @@ class Server:
         blocks = self._disk.capacity // _PAGE
         free = 0 if self._disk.full else max(0, blocks - self._disk.used // _PAGE)
         return fuse.statistics(blocks, free)
-
-
-def _nothing(_: None) -> bytes:
-    return b""
 
 
 def main() -> int:

@@ -1,4 +1,4 @@
-"""The kernel's FUSE protocol, as far as :mod:`tests.jepsen_like.disk` needs it: bytes in, bytes out.
+"""The kernel's FUSE protocol: bytes in, bytes out. What :mod:`tests.jepsen_like.disk` needs of it.
 
 Source: include/uapi/linux/fuse.h of Linux, protocol 7.31. A mount needs root and ``/dev/fuse``,
 and no library.

@@ -26,7 +26,8 @@ class Operation:
 
     ``kind`` names the workload's operation, ``value`` what it writes or asks for. ``code`` is
     the node's word for an error, ``txseq`` the sequence that a write was told, ``result`` the
-    rows that a read was.
+    rows that a read was told, or of how many rows a write was. ``wire``: http or pg.
+    ``expected``: without this value the write has no effect.
     """
 
     process: int
@@ -39,16 +40,22 @@ class Operation:
     code: str | None = None
     txseq: int | None = None
     result: Any = None
+    wire: str = ""
+    expected: str | None = None
 
 
 @dataclass(slots=True)
 class Fault:
-    """What the nemesis did, from ``start`` until all was mended at ``end``."""
+    """What the nemesis did, from ``start`` until all was mended at ``end``.
+
+    ``recovered``: when the node, or all of them, had taken a write again.
+    """
 
     kind: str
     target: str
     start: float
     end: float | None = None
+    recovered: float | None = None
 
 
 class History:
@@ -63,9 +70,9 @@ class History:
     def now(self) -> float:
         return time.monotonic() - self._began
 
-    def invoke(self, process: int, node: str, kind: str, value: Any) -> Operation:
+    def invoke(self, process: int, node: str, kind: str, value: Any, wire: str = "") -> Operation:
         with self._lock:
-            operation = Operation(process, node, kind, value, self.now())
+            operation = Operation(process, node, kind, value, self.now(), wire=wire)
             self.operations.append(operation)
         return operation
 
@@ -106,9 +113,19 @@ class History:
         return dict(sorted(counts.items()))
 
     def save(self, path: Path) -> None:
-        """As JSON: ``{"operations": […], "faults": […]}``."""
+        """As JSON: ``{"operations": […], "faults": […]}``, as :meth:`load` reads it."""
         whole = {
             "operations": [asdict(one) for one in self.operations],
             "faults": [asdict(one) for one in self.faults],
         }
         path.write_text(json.dumps(whole), encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: Path) -> History:
+        whole = json.loads(path.read_text(encoding="utf-8"))
+        history = cls()
+        history.operations = [
+            Operation(**{**one, "outcome": Outcome(one["outcome"])}) for one in whole["operations"]
+        ]
+        history.faults = [Fault(**one) for one in whole["faults"]]
+        return history

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
+import os
 import threading
 from contextlib import suppress
 from enum import StrEnum
+from pathlib import Path
 
 _DELAY = 0.15  # seconds, each way and piece
 _PIECE = 65_536
+_CLONE_NEWNET = 0x40000000
 
 
 class Mode(StrEnum):
@@ -20,10 +24,17 @@ class Mode(StrEnum):
 
 
 class Proxy:
-    """Listens on a port of its own; runs in a thread with an event loop of its own."""
+    """Listens on a port of its own; runs in a thread with an event loop of its own.
 
-    def __init__(self, target: int) -> None:
+    With ``namespace``, a file, that thread lives in this network namespace: it listens on the
+    loopback of there, and connects to ``host`` from there.
+    """
+
+    def __init__(self, host: str, target: int, namespace: Path | None = None) -> None:
+        self._host = host
         self._target = target
+        self._namespace = namespace
+        self._failure: BaseException | None = None
         self._mode = Mode.PASS
         self._loop = asyncio.new_event_loop()
         self._writers: set[asyncio.StreamWriter] = set()
@@ -32,8 +43,8 @@ class Proxy:
         self.port = 0
         self._thread = threading.Thread(target=self._run, name="proxy", daemon=True)
         self._thread.start()
-        if not self._up.wait(10):
-            raise AssertionError("the proxy did not start")
+        if not self._up.wait(10) or self._failure is not None:
+            raise AssertionError(f"the proxy did not start: {self._failure}")
 
     def set(self, mode: Mode) -> None:
         """Returns when the mode holds."""
@@ -47,7 +58,14 @@ class Proxy:
     def _run(self) -> None:
         loop = self._loop
         asyncio.set_event_loop(loop)
-        server = loop.run_until_complete(asyncio.start_server(self._serve, "127.0.0.1", 0))
+        try:
+            if self._namespace is not None:
+                _enter(self._namespace)
+            server = loop.run_until_complete(asyncio.start_server(self._serve, "127.0.0.1", 0))
+        except OSError as error:
+            self._failure = error
+            self._up.set()
+            return
         self.port = server.sockets[0].getsockname()[1]
         self._up.set()
         loop.run_forever()
@@ -75,7 +93,7 @@ class Proxy:
             if self._mode is Mode.CUT:
                 writer.transport.abort()
                 return
-            answers, peer = await asyncio.open_connection("127.0.0.1", self._target)
+            answers, peer = await asyncio.open_connection(self._host, self._target)
             self._writers.add(peer)
             pumps = {
                 asyncio.ensure_future(self._pump(reader, peer, answer=False)),
@@ -106,3 +124,14 @@ class Proxy:
                     await asyncio.sleep(_DELAY)
                 writer.write(piece)
                 await writer.drain()
+
+
+def _enter(namespace: Path) -> None:
+    """This thread alone. Raises OSError."""
+    file = os.open(namespace, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        if ctypes.CDLL(None, use_errno=True).setns(file, _CLONE_NEWNET):
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number), str(namespace))
+    finally:
+        os.close(file)

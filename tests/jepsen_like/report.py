@@ -18,13 +18,14 @@ def text(result: Result) -> str:
     lines = [
         f"{len(history.operations)} operations: {_counts(history.summary())}",
         f"{len(history.faults)} faults: {_counts(dict(sorted(faults.items())))}",
+        *result.notes,
         f"{len(result.anomalies)} anomalies",
         *(f"  {one}" for one in result.anomalies[:50]),
     ]
     return "\n".join(lines)
 
 
-def page(result: Result, seed: int) -> str:
+def page(result: Result, title: str) -> str:
     history = result.history
     data = {
         "operations": [
@@ -36,7 +37,7 @@ def page(result: Result, seed: int) -> str:
     }  # fmt: skip
     embedded = json.dumps(data, separators=(",", ":")).replace("</", "<\\/")
     whole = _TEMPLATE.read_text(encoding="utf-8")
-    head = f"seed {seed}\n{text(result)}"
+    head = f"{title}\n{text(result)}"
     return whole.replace("@SUMMARY@", html.escape(head)).replace("@DATA@", embedded)
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from tests.jepsen_like import checkers
+from tests.jepsen_like import checkers, strict
 from tests.jepsen_like.history import History, Outcome
-from tests.jepsen_like.observe import Observation
+from tests.jepsen_like.observe import Log, Observation, read_log
 
 
 @dataclass
@@ -19,35 +19,60 @@ class Run:
     seen: dict[str, Observation]
 
     def anomalies(self) -> list[str]:
-        return checkers.check(self.history, self.seen, {"r0-0-0"})
+        return checkers.check(self.history, self.seen, {"r0-0-0"}) + strict.check(
+            self.history, self.seen
+        )
 
     def write(self, kind: str, value: str, outcome: Outcome, txseq: int | None) -> None:
         code = "not_written" if outcome is Outcome.FAIL else None
         operation = self.history.invoke(1, "n1", kind, value)
         self.history.complete(operation, outcome, code=code, txseq=txseq)
 
+    def cas(self, expected: str, value: str, *, changed: int) -> None:
+        operation = self.history.invoke(1, "n1", "cas", value)
+        operation.expected = expected
+        self.history.complete(operation, Outcome.OK, txseq=0, result=changed)
+
     def read(self, kind: str, value: Any, result: Any) -> None:
         operation = self.history.invoke(1, "n2", kind, value)
         self.history.complete(operation, Outcome.OK, result=result)
 
 
+def log() -> Log:
+    """As a node tells it."""
+    balances = [f"INSERT INTO accounts (id, balance) VALUES ({one}, 100)" for one in range(5)]
+    return read_log(
+        [
+            (1, ["UPDATE register SET v = 'r0-0-0' WHERE k = 0", *balances]),
+            (2, ["UPDATE register SET v = 'r0-1-1' WHERE k = 0"]),
+            (3, ["INSERT INTO items (id, v) VALUES (1, 's1')"]),
+            (4, [f"INSERT INTO lists (v, list) VALUES ('a-1-1', {one})" for one in (0, 3)]),
+            (5, ["CREATE TABLE t_1_1(x)"]),
+            (6, ["UPDATE register SET v = 'r0-1-2' WHERE k = 0"]),
+            (7, ["INSERT INTO words (k, v) VALUES (0, 'm0-1-1;')",
+                 "INSERT INTO marks (v) VALUES ('m0-1-1')"]),
+            (8, ["UPDATE words SET v = 'm0-1-1;m0-1-2;' WHERE k = 0",
+                 "INSERT INTO marks (v) VALUES ('m0-1-2')"]),
+            (9, ["UPDATE accounts SET balance = 95 WHERE id = 1",
+                 "UPDATE accounts SET balance = 105 WHERE id = 2",
+                 "INSERT INTO marks (v) VALUES ('b1-2-5-1-1')"]),
+        ]
+    )  # fmt: skip
+
+
 def observation() -> Observation:
     return Observation(
-        received=6,
+        received=9,
         rows={
             "register": [[0, "r0-1-2"]],
             "items": [[1, "s1"]],
             "lists": [["a-1-1", 0], ["a-1-1", 3]],
+            "words": [[0, "m0-1-1;m0-1-2;"]],
+            "accounts": [[0, 100], [1, 95], [2, 105], [3, 100], [4, 100]],
+            "marks": [["b1-2-5-1-1"], ["m0-1-1"], ["m0-1-2"]],
             "schema": [["table", "t_1_1", "t_1_1", "CREATE TABLE t_1_1(x)"]],
         },
-        log=[
-            (1, frozenset({"r0-0-0"})),
-            (2, frozenset({"r0-1-1"})),
-            (3, frozenset({"s1"})),
-            (4, frozenset({"a-1-1"})),
-            (5, frozenset({"t_1_1"})),
-            (6, frozenset({"r0-1-2"})),
-        ],
+        log=log(),
     )
 
 
@@ -56,12 +81,19 @@ def good() -> Run:
     run = Run(History(), {"n1": observation(), "n2": observation()})
     run.write("register", "r0-1-1", Outcome.OK, 2)
     run.write("set", "s1", Outcome.OK, 3)
-    run.write("append", "a-1-1", Outcome.INFO, None)
+    run.write("pair", "a-1-1", Outcome.INFO, None)
     run.write("table", "t_1_1", Outcome.OK, 5)
     run.write("register", "r0-1-2", Outcome.OK, 6)
     run.write("register", "r0-1-3", Outcome.FAIL, None)
     run.read("read_register", [0, 6], [["r0-1-2"]])
     run.read("read_set", "s1", [["s1"]])
+    run.write("list", "m0-1-1", Outcome.OK, 7)
+    run.write("list", "m0-1-2", Outcome.OK, 8)
+    run.read("read_list", 0, [["m0-1-1;"]])
+    run.write("bank", "b1-2-5-1-1", Outcome.OK, 9)
+    run.read("read_bank", "balances", [[0, 100], [1, 95], [2, 105], [3, 100], [4, 100]])
+    run.cas("r0-1-2", "r0-1-4", changed=0)
+    run.read("read_linearizable", [0, 6], [["r0-1-2"]])
     return run
 
 
@@ -97,7 +129,7 @@ def phantom(run: Run) -> None:
 
 def twice(run: Run) -> None:
     for one in run.seen.values():
-        one.log.append((7, frozenset({"s1"})))
+        one.log.entries.append((10, frozenset({"s1"})))
 
 
 def half(run: Run) -> None:
@@ -117,6 +149,7 @@ def wrong_winner(run: Run) -> None:
 
 def reordered(run: Run) -> None:
     first, last = run.history.operations[0], run.history.operations[4]
+    assert (first.value, last.value) == ("r0-1-1", "r0-1-2")
     first.start, first.end = 50.0, 51.0
     last.end = 49.0
 
@@ -138,9 +171,48 @@ def strange_error(run: Run) -> None:
     run.history.operations[-1].code = "internal"
 
 
+def strange_word(run: Run) -> None:
+    for one in run.seen.values():
+        one.rows["words"][0][1] += "m0-9-9;"
+
+
+def lost_append(run: Run) -> None:
+    for one in run.seen.values():
+        one.rows["words"][0][1] = one.log.words[0] = "m0-1-2;"
+
+
+def list_that_never_was(run: Run) -> None:
+    run.read("read_list", 0, [["m0-1-2;"]])
+
+
+def lost_money(run: Run) -> None:
+    for one in run.seen.values():
+        one.rows["accounts"][2][1] = one.log.accounts[2] = 100
+
+
+def half_a_transfer_seen(run: Run) -> None:
+    run.read("read_bank", "balances", [[0, 100], [1, 95], [2, 100], [3, 100], [4, 100]])
+
+
+def old_value_by_linearizable_read(run: Run) -> None:
+    run.read("read_linearizable", [0, 0], [["r0-1-1"]])
+
+
+def changed_nothing(run: Run) -> None:
+    run.cas("r0-0-0", "r0-1-1", changed=0)
+
+
 @pytest.mark.parametrize(
     ("plant", "sentence"),
     [
+        (strange_word, "nobody wrote m0-9-9"),
+        (strange_word, "of words are not what the log says last"),
+        (lost_append, "1 lost, the first ['m0-1-1']"),
+        (list_that_never_was, "a list was shown that never was"),
+        (lost_money, "balances are"),
+        (half_a_transfer_seen, "money was made or lost"),
+        (old_value_by_linearizable_read, "not linearizable"),
+        (changed_nothing, "told that it changed nothing"),
         (lose, "acknowledged, and lost"),
         (diverge, "register differs"),
         (other_schema, "schema differs"),
