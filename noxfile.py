@@ -68,11 +68,14 @@ def sim(session: nox.Session) -> None:
 
 @nox.session
 def jepsen(session: nox.Session) -> None:
-    """Real processes under real faults, a short run."""
+    """Real processes under real faults, a short run; longer: -- --minutes 10 --mode leader."""
     if not has_tests("tests/jepsen_like"):
         session.skip("there are no tests with real faults yet")
     install(session)
-    session.run("python", "-m", "pytest", *(session.posargs or ["tests/jepsen_like"]))
+    if session.posargs and session.posargs[0].startswith("--"):
+        session.run("python", "-m", "tests.jepsen_like", *session.posargs)
+    else:
+        session.run("python", "-m", "pytest", *(session.posargs or ["tests/jepsen_like"]))
 
 
 @nox.session
