@@ -18,7 +18,7 @@ from ha.core.parts import encode_all
 from ha.core.policy import ALL, Policy, Start
 from ha.engine.identity import Mismatch, check_identity
 from ha.engine.runtime import Runtime
-from ha.engine.snapshots import load_snapshot, newest, publish_snapshot
+from ha.engine.snapshots import load_snapshot, newest_of, publish_snapshot
 from ha.log.api import Broker, Log, LogError, LogState, Outgoing, WrongLast
 from ha.store import content, control
 from ha.store.file import Store
@@ -90,7 +90,7 @@ async def _join(
         state = await _state(log, timeout)
         position = control.position(store.executor, log.subject)
         if position.uuid is not None and position.epoch == state.epoch:
-            if from_snapshot and await _is_behind_snapshot(broker, database_id, position):
+            if from_snapshot and await _is_behind_snapshot(broker, database_id, log, position):
                 await load_snapshot(store, database_id, broker, log, state, runtime)
                 position = control.position(store.executor, log.subject)
             try:
@@ -105,7 +105,7 @@ async def _join(
                 return Joined(
                     severed="its log is gone: the stream was made anew, or is another server's"
                 )
-            if await _has_snapshot(broker, database_id, state) and not standalone:
+            if await _has_snapshot(broker, database_id, log) and not standalone:
                 # The stream has forgotten all messages, but the log goes on.
                 if not empty:
                     raise _not_its_log(log.subject)
@@ -125,24 +125,22 @@ async def _join(
         if policy.start is not Start.ALL:
             await _join_by_policy(store, log, state, policy)
             return Joined()
-        if from_snapshot and await _has_snapshot(broker, database_id, state):
+        if from_snapshot and await _has_snapshot(broker, database_id, log):
             await load_snapshot(store, database_id, broker, log, state, runtime)
         else:
             await _join_from_start(store, database_id, broker, log, state, runtime)
         return Joined()
 
 
-async def _has_snapshot(broker: Broker, database_id: str, state: LogState) -> bool:
-    """One of this log."""
-    info = await newest(broker, database_id)
-    return info is not None and info.epoch in (None, state.epoch)
+async def _has_snapshot(broker: Broker, database_id: str, log: Log) -> bool:
+    return await newest_of(log, broker, database_id) is not None
 
 
-async def _is_behind_snapshot(broker: Broker, database_id: str, position: control.Position) -> bool:
-    info = await newest(broker, database_id)
-    if info is None or info.epoch not in (None, position.epoch):
-        return False
-    return info.sequence > position.applied
+async def _is_behind_snapshot(
+    broker: Broker, database_id: str, log: Log, position: control.Position
+) -> bool:
+    info = await newest_of(log, broker, database_id)
+    return info is not None and info.sequence > position.applied
 
 
 async def _state(log: Log, timeout: float) -> LogState:

@@ -15,7 +15,7 @@ import trio
 from ha.core.errors import Code, HaError
 from ha.core.naming import durable_name
 from ha.engine.identity import Mismatch
-from ha.engine.snapshots import SnapshotInfo, fetch_snapshot, newest, settle_position
+from ha.engine.snapshots import SnapshotInfo, fetch_snapshot, newest_of, settle_position
 from ha.log.api import LogError, LogState
 from ha.store import control
 
@@ -45,8 +45,8 @@ async def recover(database: Database, missing: int | None, rebased: bool = False
                 missing = None
             if missing is not None and missing <= applied:
                 missing = None
-            info = await newest(database.broker, database.id)
-            if _serves(info, database, applied, missing):
+            info = await newest_of(database.log, database.broker, database.id)
+            if _serves(info, applied, missing):
                 assert info is not None
                 database.committer.fall_behind(f"the snapshot at {info.sequence} is being loaded")
                 await replace_by_snapshot(database, info)
@@ -71,17 +71,13 @@ async def is_behind(database: Database, state: LogState) -> bool:
     applied = database.committer.applied
     if state.first <= applied + 1:
         return False
-    if _serves(await newest(database.broker, database.id), database, applied, None):
+    if _serves(await newest_of(database.log, database.broker, database.id), applied, None):
         return True
     return await _forgotten_position(database, state, applied) is not None
 
 
-def _serves(
-    info: SnapshotInfo | None, database: Database, applied: int, missing: int | None
-) -> bool:
-    if info is None or info.epoch not in (None, database.fold.position.epoch):
-        return False
-    return info.sequence > applied and info.sequence >= (missing or 0)
+def _serves(info: SnapshotInfo | None, applied: int, missing: int | None) -> bool:
+    return info is not None and info.sequence > applied and info.sequence >= (missing or 0)
 
 
 async def _is_false_alarm(database: Database, state: LogState, missing: int) -> bool:

@@ -17,9 +17,10 @@ from ha.core.changeset import ChangeSet, FormatError, Kind, Origin, decode, enco
 from ha.core.errors import Code, HaError
 from ha.engine.database import Database
 from ha.engine.recovery import put_in_place
-from ha.engine.snapshots import fetch_snapshot, newest, publish_snapshot
+from ha.engine.snapshots import fetch_snapshot, newest_of, publish_snapshot
 from ha.log.api import LogError, LogState, Outgoing, WrongLast
 from ha.store import content, control
+from ha.store.sqlite_errors import from_sqlite
 
 logger = logging.getLogger(__name__)
 
@@ -31,10 +32,17 @@ async def adopt(database: Database) -> int:
     that it would take.
     """
     _require_severed(database)
+    try:
+        return await _adopt(database)
+    except apsw.Error as error:
+        raise from_sqlite(error) from error
+
+
+async def _adopt(database: Database) -> int:
     state = await _state(database)
     try:
-        info = await newest(database.broker, database.id)
-        if info is not None and info.epoch in (None, state.epoch):
+        info = await newest_of(database.log, database.broker, database.id)
+        if info is not None:
             path = await fetch_snapshot(database)
             await put_in_place(database, path, info, state.epoch)
             logger.warning("%s adopted the snapshot at %d", database.id, info.sequence)
@@ -60,6 +68,13 @@ async def rebase(database: Database) -> int:
     log does not take it.
     """
     _require_severed(database)
+    try:
+        return await _rebase(database)
+    except apsw.Error as error:
+        raise from_sqlite(error) from error
+
+
+async def _rebase(database: Database) -> int:
     connection = database.store.executor
     digest = await database.runtime.run_in_thread(lambda: content.digest(connection.raw))
     uuid = database.fold.position.uuid or database.runtime.uuid()
@@ -91,9 +106,16 @@ async def rebase(database: Database) -> int:
             ) from error
         break
     connection.execute("BEGIN IMMEDIATE")
-    control.set_identity(connection, uuid, state.epoch)
-    control.set_position(connection, database.log.subject, ack.sequence, control.digest_of(payload))
-    connection.execute("COMMIT")
+    try:
+        control.set_identity(connection, uuid, state.epoch)
+        control.set_position(
+            connection, database.log.subject, ack.sequence, control.digest_of(payload)
+        )
+        control.forget_places(connection, ack.sequence)
+        connection.execute("COMMIT")
+    except BaseException:
+        connection.rollback()
+        raise
     database.fold.refresh()
     database.committer.resume()
     logger.warning("%s is the new base of its log, from %d on", database.id, ack.sequence)

@@ -48,11 +48,12 @@ class SnapshotOptions:
 @dataclass(frozen=True, slots=True)
 class SnapshotInfo:
     """What the object store says of the newest snapshot. ``epoch``: of the log that it belongs
-    to, None if an existing node took it."""
+    to, None if an existing node took it; ``digest``: of the message at its sequence, in hex."""
 
     sequence: int
     epoch: str | None
     uuid: str | None
+    digest: str | None = None
 
 
 async def newest(broker: Broker, database_id: str) -> SnapshotInfo | None:
@@ -62,7 +63,28 @@ async def newest(broker: Broker, database_id: str) -> SnapshotInfo | None:
         return None
     text = headers.get("seq", "0")
     sequence = int(text) if text.isdigit() else 0
-    return SnapshotInfo(sequence, headers.get("epoch"), headers.get("uuid"))
+    return SnapshotInfo(sequence, headers.get("epoch"), headers.get("uuid"), headers.get("digest"))
+
+
+async def newest_of(log: Log, broker: Broker, database_id: str) -> SnapshotInfo | None:
+    """The newest snapshot, if it is one of this log as it is now. Raises LogError.
+
+    A broker that has lost messages may still have a snapshot that holds them, and other
+    messages at their places by now.
+    """
+    info = await newest(broker, database_id)
+    if info is None:
+        return None
+    state = await log.state()
+    if info.epoch not in (None, state.epoch) or info.sequence > state.last:
+        return None
+    if info.digest is not None:
+        entry = await log.entry(info.sequence)
+        if entry is not None:
+            return info if control.digest_of(entry.payload).hex() == info.digest else None
+        if 0 < state.subject_first < info.sequence:
+            return None
+    return info
 
 
 async def publish_snapshot(
@@ -78,15 +100,16 @@ async def publish_snapshot(
         position: control.Position = await runtime.run_in_thread(
             lambda: position_of(copy.path, log.subject)
         )
-        former = await newest(broker, database_id)
-        ours = former is not None and former.epoch in (None, position.epoch)
-        if former is not None and ours and former.sequence >= position.applied:
+        former = await newest_of(log, broker, database_id)
+        if former is not None and former.sequence >= position.applied:
             return 0
         headers = {"seq": str(position.applied)}
         if position.epoch is not None:
             headers["epoch"] = position.epoch
         if position.uuid is not None:
             headers["uuid"] = position.uuid
+        if position.digest is not None:
+            headers["digest"] = position.digest.hex()
         async with closing(copy_chunks(copy.path, runtime.run_in_thread)) as chunks:
             await broker.put_snapshot(database_id, chunks, headers)
     except WrongLast:
@@ -109,11 +132,11 @@ async def load_snapshot(
     with trio.move_on_after(SNAPSHOT_PATIENCE):
         while True:
             with suppress(LogError):
-                if await newest(broker, database_id) is not None:
+                if await newest_of(log, broker, database_id) is not None:
                     break
             logger.info("waiting for a snapshot of %s", database_id)
             await trio.sleep(0.5)
-    info = await newest(broker, database_id)
+    info = await newest_of(log, broker, database_id)
     if info is None:
         raise HaError(
             Code.UNAVAILABLE,
@@ -194,10 +217,8 @@ class Snapshots:
 
     async def _is_beyond_newest(self) -> bool:
         database = self._database
-        info = await newest(database.broker, database.id)
-        if info is None or info.epoch not in (None, database.fold.position.epoch):
-            return True
-        return database.committer.applied > info.sequence
+        info = await newest_of(database.log, database.broker, database.id)
+        return info is None or database.committer.applied > info.sequence
 
     # --- by themselves ---------------------------------------------------------------
 
@@ -239,7 +260,7 @@ class Snapshots:
     async def _oldest_uncovered(self) -> float:
         """Seconds since the oldest message that no snapshot holds; 0 if there is none."""
         database = self._database
-        info = await newest(database.broker, database.id)
+        info = await newest_of(database.log, database.broker, database.id)
         covered = 0 if info is None else info.sequence
         if database.committer.applied <= covered:
             return 0.0

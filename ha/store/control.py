@@ -179,5 +179,12 @@ def ignored(connection: Connection, first: int) -> frozenset[int]:
     return frozenset(int(row[0]) for row in rows)
 
 
+def forget_places(connection: Connection, sequence: int) -> None:
+    """What the file knows of messages beyond ``sequence`` is of a log that is no more."""
+    connection.execute("DELETE FROM ha_ignored WHERE sequence >= ?", (sequence,))
+    connection.execute("DELETE FROM ha_dead_letters WHERE sequence >= ?", (sequence,))
+    connection.execute("UPDATE ha_virtual SET sequence = ?1 WHERE sequence > ?1", (sequence,))
+
+
 def _timestamp(time_ns: int) -> str:
     return datetime.fromtimestamp(time_ns // 10**9, UTC).strftime("%Y-%m-%d %H:%M:%S")

@@ -52,6 +52,63 @@ async def test_the_file_adopts_a_log_that_has_lost_its_end(
         assert dump(one.database.store.path) == dump(two.database.store.path)
 
 
+async def test_a_snapshot_that_holds_lost_messages_is_none_of_the_log(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """Neither adopted, nor in the way of the next one."""
+    stream = MemoryStream(epoch="one")
+    path = tmp_path / "ha.db"
+    async with MemoryBroker(stream, node="n1") as broker, open_node("n1", broker, path) as node:
+        await node.run("CREATE TABLE t(x)")
+        await fill(node, 0, 5)
+        taken = await node.database.snapshots.take()
+        assert taken == node.database.committer.applied
+    lose_the_end(stream)
+    async with (
+        MemoryBroker(stream, node="n2") as two_broker,
+        open_node("n2", two_broker) as two,
+        MemoryBroker(stream, node="n1") as broker,
+        open_node("n1", broker, path, seed=1) as one,
+    ):
+        await refuses(one, "")
+        await adopt(one.database)
+        await settle([one, two])
+        assert await numbers(one) == [0, 1, 2]
+        await fill(two, 100, 9)
+        await settle([one, two])
+        assert two.database.committer.applied > taken
+        assert await two.database.snapshots.take() == two.database.committer.applied
+        assert dump(one.database.store.path) == dump(two.database.store.path)
+
+
+async def test_a_new_base_forgets_what_it_knew_of_lost_messages(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """A full-text table was changed by a message that is lost: a later one, at a lower place in
+    the log, ran on its effects all the same."""
+    stream = MemoryStream(epoch="one")
+    path = tmp_path / "ha.db"
+    async with MemoryBroker(stream, node="n1") as broker, open_node("n1", broker, path) as node:
+        await node.run("CREATE TABLE t(x)")
+        await node.run("CREATE VIRTUAL TABLE doc USING fts5(body)")
+        await fill(node, 0, 5)
+        await node.run("INSERT INTO doc VALUES ('old')")
+    lose_the_end(stream)
+    lose_the_end(stream)
+    async with (
+        MemoryBroker(stream, node="n1") as broker,
+        open_node("n1", broker, path, seed=1) as one,
+        MemoryBroker(stream, node="n2") as two_broker,
+        open_node("n2", two_broker) as two,
+    ):
+        await rebase(one.database)
+        await settle([one, two])
+        await two.run("INSERT INTO doc VALUES ('new')")
+        await settle([one, two])
+        assert await one.rows("SELECT body FROM doc") == [("old",), ("new",)]
+        assert dump(one.database.store.path) == dump(two.database.store.path)
+
+
 async def test_the_file_becomes_the_base_of_a_stream_made_anew(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:
