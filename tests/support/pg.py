@@ -15,10 +15,11 @@ from typing import Any, TypeVar
 import psycopg
 import trio
 
+from ha.engine.database import DatabaseOptions
 from ha.wire.postgres.config import Config, Limits
 from ha.wire.postgres.errors import PgError
 from ha.wire.postgres.server import serve
-from tests.support.cluster import TestNode, open_cluster
+from tests.support.cluster import OPTIONS, TestNode, open_cluster
 
 T = TypeVar("T")
 FAST = Limits(failure_delay=0.01, login_time=5)
@@ -119,10 +120,12 @@ async def in_asyncio(work: Callable[[], Awaitable[T]]) -> T:
 
 
 @asynccontextmanager
-async def open_pg(config: Config | None = None, *, nodes: int = 1) -> AsyncIterator[PgServer]:
+async def open_pg(
+    config: Config | None = None, *, nodes: int = 1, options: DatabaseOptions = OPTIONS
+) -> AsyncIterator[PgServer]:
     """A server on the first of ``nodes`` nodes that share a log."""
     config = config or Config(limits=FAST)
-    async with open_cluster(nodes) as cluster, trio.open_nursery() as nursery:
+    async with open_cluster(nodes, options=options) as cluster, trio.open_nursery() as nursery:
         node = cluster[0]
         start = partial(serve, node.databases, host="127.0.0.1", port=0, config=config)
         addresses = await nursery.start(start)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import psycopg
@@ -12,7 +13,7 @@ import trio.testing
 from ha.core.errors import Code
 from ha.wire.postgres.config import Auth, Config, Limits
 from ha.wire.postgres.errors import SQLSTATES as KNOWN
-from tests.support.cluster import settle
+from tests.support.cluster import OPTIONS, settle
 from tests.support.pg import PgServer, fields, in_thread, open_pg
 
 ENDLESS = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT max(x) FROM c"
@@ -279,6 +280,28 @@ async def test_an_open_transaction_does_not_hold_up_other_nodes_for_long() -> No
 
         assert await in_thread(next_statement) == "40001"
         await in_thread(connection.close)
+
+
+async def test_a_waiting_writer_is_told_and_does_not_hang() -> None:
+    impatient = replace(OPTIONS, commit=replace(OPTIONS.commit, writer_patience=0.1))
+    async with open_pg(options=impatient) as server:
+        await prepare(server)
+
+        def work(holder: psycopg.Connection[Any]) -> tuple[str | None, str | None]:
+            holder.execute("BEGIN")
+            holder.execute("INSERT INTO t VALUES (1, 1)")
+            with server.connect() as waiter:
+                waiter.execute("BEGIN")
+                with pytest.raises(psycopg.errors.LockNotAvailable) as info:
+                    waiter.execute("INSERT INTO t VALUES (2, 2)")
+                waiter.execute("ROLLBACK")
+            holder.execute("COMMIT")
+            return info.value.diag.message_primary, info.value.diag.message_hint
+
+        message, hint = await server.psycopg(work)
+        assert message == "another transaction kept the writer for 0.1 s"
+        assert hint == "try again"
+        assert await count(server) == 1
 
 
 async def test_two_that_read_and_then_write_conflict_visibly() -> None:

@@ -147,6 +147,8 @@ class Notice:
     table: str | None = None
     column: str | None = None
     constraint: str | None = None
+    routine: str | None = None
+    """Of PostgreSQL's source: drivers know by it what only a hint could tell them else."""
 
 
 def error_response(notice: Notice) -> bytes:
@@ -167,6 +169,7 @@ def _notice(n: Notice) -> bytes:
         (b"t", n.table),
         (b"c", n.column),
         (b"n", n.constraint),
+        (b"R", n.routine),
     ):
         if value is not None:
             parts.append(letter + text(value))

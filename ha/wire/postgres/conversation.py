@@ -233,7 +233,7 @@ class Conversation:
             portal.tag = plan.tag
             portal.count = result.rows_affected if plan.kind is Kind.WRITE else None
             if result.rows and len(result.rows[0]) != len(portal.columns):
-                raise PgError("0A000", "cached plan must not change result type")
+                raise changed_shape()
         if portal.columns and portal.encode is None:
             portal.encode = self.encoder(portal)
 

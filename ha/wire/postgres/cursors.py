@@ -42,10 +42,22 @@ async def declare(c: Conversation, command: k.Declare, values: Sequence[Value] =
 async def fetch(c: Conversation, command: k.Fetch) -> Answer:
     cursor = c.cursors.get(command.cursor)
     if cursor is None:
-        raise PgError("34000", f'cursor "{command.cursor}" does not exist')
+        cursor = await _of_portal(c, command)
     rows = await _move(c, cursor, command.direction, command.count)
     tag = f"{command.tag} {len(rows)}"
     return Answer(tag) if command.move else Answer(tag, cursor.plan.columns, rows, cursor.binary)
+
+
+async def _of_portal(c: Conversation, command: k.Fetch) -> Cursor:
+    """A portal of the extended protocol is a cursor too. It goes forward alone."""
+    portal = c.portals.get(command.cursor)
+    if portal is None or portal.plan.kind is not Kind.READ:
+        raise PgError("34000", f'cursor "{command.cursor}" does not exist')
+    if command.direction == "ABSOLUTE":
+        raise _backward()
+    if portal.source is None and not portal.ended:
+        await c.open(portal, more_follows=False)
+    return Cursor(command.cursor, portal.plan, portal.source, False, False, binary=False)
 
 
 async def close(c: Conversation, command: k.CloseCursor) -> Answer:
@@ -53,9 +65,12 @@ async def close(c: Conversation, command: k.CloseCursor) -> Answer:
         await close_all(c)
     else:
         cursor = c.cursors.pop(command.name, None)
-        if cursor is None:
+        if cursor is not None:
+            await _close_source(cursor)
+        elif (portal := c.portals.pop(command.name, None)) is not None:
+            await portal.aclose()
+        else:
             raise PgError("34000", f'cursor "{command.name}" does not exist')
-        await _close_source(cursor)
     return Answer(command.tag)
 
 

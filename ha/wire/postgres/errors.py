@@ -23,6 +23,7 @@ class PgError(Exception):
         detail: str | None = None,
         position: int | None = None,
         column: str | None = None,
+        routine: str | None = None,
     ) -> None:
         super().__init__(message)
         self.sqlstate = sqlstate
@@ -31,6 +32,7 @@ class PgError(Exception):
         self.detail = detail
         self.position = position
         self.column = column
+        self.routine = routine
 
     def notice(self, severity: str = "ERROR") -> Notice:
         return Notice(
@@ -41,6 +43,7 @@ class PgError(Exception):
             hint=self.hint,
             position=self.position,
             column=self.column,
+            routine=self.routine,
         )
 
 

@@ -81,6 +81,7 @@ def changed_shape() -> PgError:
         "0A000",
         "cached plan must not change result type",
         hint="the table was altered: prepare the statement again",
+        routine="RevalidateCachedQuery",  # asyncpg and pgjdbc do so by themselves
     )
 
 
