@@ -124,6 +124,7 @@ class Election:
         self._lease = lease
         self._renew = renew
         self._stretch = 1.0 + clock_bound
+        self._foreign = 0
         self._sent: dict[int, _Sent] = {}
         self._last_sent = float("-inf")
         self._writing: int | None = None
@@ -216,13 +217,14 @@ class Election:
     def learned(self, term: int) -> None:
         """A log holds a message of another process with this term."""
         self.term = max(self.term, term)
+        self._foreign = max(self._foreign, term)
         if self._is_mine and self.record is not None and self.record.term <= term:
             self._hurry = True  # the messages of our term would not count: take a higher one
 
     def _renewal(self, now: float) -> Write:
         assert self.record is not None
         term = self.record.term
-        return self._write(now, term if term == self.term else self.term + 1)
+        return self._write(now, term if term > self._foreign else self.term + 1)
 
     def _give_back(self, now: float) -> Write | None:
         if not self._is_mine or self._gave_back or self.record is None:

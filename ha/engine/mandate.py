@@ -108,7 +108,15 @@ class Rule:
         """What is told to the client of a message that can never count."""
         if self.mandate is None:
             return _led(term)
-        return self.mandate.refusal()
+        error = self.mandate.refusal()
+        if error.code is Code.NOT_LEADER or self.is_ours(term):
+            return error
+        # The log knows more than the bucket has told so far.
+        return HaError(
+            Code.NOT_LEADER,
+            f"this node does not lead any more: {term.node} does (term {term.number})",
+            hint="nothing was written; try again",
+        )
 
 
 def _led(term: Term) -> HaError:

@@ -400,6 +400,9 @@ def test_a_term_that_a_log_knows_is_surpassed() -> None:
     world.run(5)
     leader = world.leaders()
     assert world.elections[leader].term == 42
+    world.elections[leader].learned(42)
+    world.run(0.2)
+    assert world.elections[leader].term == 43
     world.elections[leader].learned(50)
     world.run(0.2)
     assert world.leaders() == leader
