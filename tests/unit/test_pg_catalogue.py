@@ -364,6 +364,32 @@ async def test_the_catalogue_sees_the_schema_of_its_transaction() -> None:
         await server.psycopg(work)
 
 
+async def test_a_view_without_its_table_hides_nothing_else() -> None:
+    async with open_pg() as server:
+        await server.node.run("CREATE TABLE base(id INTEGER PRIMARY KEY)")
+        await server.node.run("CREATE TABLE other(id INTEGER PRIMARY KEY, x TEXT)")
+        await server.node.run("CREATE VIEW v AS SELECT id FROM base")
+        await server.node.run("DROP TABLE base")
+
+        def work(c: psycopg.Connection[Any]) -> list[object]:
+            with pytest.raises(psycopg.errors.UndefinedTable):
+                c.execute("SELECT * FROM v")
+            return [
+                c.execute("SELECT count(*) + %s FROM other", (1,)).fetchone(),
+                c.execute(
+                    "SELECT relname FROM pg_class WHERE relkind IN ('r', 'v')"
+                    " AND relnamespace = 'public'::regnamespace ORDER BY 1"
+                ).fetchall(),
+                c.execute("SELECT count(*) FROM generate_series(1, 3)").fetchone(),
+            ]
+
+        found = await server.psycopg(work)
+        assert found == [(1,), [("other",), ("v",)], (3,)]
+        out = await server.psql("\\d", "\\d other", "\\d v")
+        assert "ERROR" not in out
+        assert await server.node.rows("SELECT name FROM sqlite_schema WHERE type = 'view'")
+
+
 async def test_system_names_do_not_hide_the_users() -> None:
     async with open_pg() as server:
 

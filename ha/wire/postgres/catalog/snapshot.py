@@ -9,6 +9,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 import apsw
 
@@ -214,12 +215,11 @@ def hidden(name: str) -> bool:
 
 
 def _read_columns(connection: apsw.Connection, relation: Relation) -> None:
-    rows = list(
-        connection.execute(
-            'SELECT cid, name, type, "notnull", dflt_value, pk, hidden FROM pragma_table_xinfo(?)',
-            (relation.name,),
-        )
-    )
+    sql = 'SELECT cid, name, type, "notnull", dflt_value, pk, hidden FROM pragma_table_xinfo(?)'
+    try:
+        rows: list[Any] = connection.execute(sql, (relation.name,)).fetchall()
+    except apsw.SQLError:
+        return  # a view whose tables are gone
     keys = sum(1 for r in rows if r[5])
     for cid, name, decltype, not_null, default, key, hidden_kind in rows:
         if hidden_kind == 1:
