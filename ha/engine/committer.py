@@ -1132,7 +1132,7 @@ class Committer:
                 )
                 deadline = min(deadline, waiting)
             await self._sleep(deadline)
-        elif not self._inbox:
+        elif not self._inbox or self.halted_at is not None:
             await self._make_void()
 
     async def _make_void(self) -> None:
@@ -1143,7 +1143,7 @@ class Committer:
             unit.settle_at = now + self._options.publish_timeout
             if unit.acked:
                 self._doubt(unit, _UNSEEN)
-            elif not self._log.connected:
+            elif not self._log.connected or self.halted_at is not None:
                 self._doubt(unit)
             else:
                 await self._void(id_, unit)
@@ -1306,6 +1306,7 @@ class Committer:
         self.severed = None
         self.problem = None
         self.halted_at = None
+        self._skips.clear()
         self._reset = None
         self._resume_after = 0
         self._moved(self._fold.position.applied, schema=True)

@@ -6,8 +6,10 @@ import pytest
 import trio
 
 from ha.core.errors import Code, HaError
+from ha.engine.operations import NodeOperations
 from ha.log.api import Outgoing
 from sim.cluster import Cluster, Gone
+from sim.letters import let_pass
 from tests.support.simulated import outcome, play, process, ready, session
 
 
@@ -235,3 +237,62 @@ def test_what_an_asynchronous_node_writes_goes_out_at_once() -> None:
                     await trio.sleep(0.01)
 
     play(script, asynchronous=("n1",))
+
+
+def test_a_node_that_stands_before_a_message_does_not_spin_over_what_is_under_way() -> None:
+    """What became of it, the log says only beyond the message: till then it is in doubt."""
+
+    async def script(cluster: Cluster) -> None:
+        one = session(cluster, "n1")
+        await one.execute("CREATE TABLE t(x)")
+        subject = process(cluster, "n1").database.log.subject
+
+        def censor(message: Outgoing) -> str:
+            cluster.server.censor = None
+            cluster.server.append(subject, Outgoing("broken", b"no message"))
+            return "drop"
+
+        cluster.server.censor = censor
+        assert await outcome(one.execute("INSERT INTO t VALUES (1)")) == "outcome_unknown"
+        broken = cluster.server.last
+        assert process(cluster, "n1").database.committer.halted_at == broken
+        await let_pass(cluster, broken)
+        with trio.fail_after(60):
+            while await outcome(one.execute("INSERT INTO t VALUES (2)")) != "ok":  # noqa: ASYNC110
+                await trio.sleep(1)
+        assert (await one.execute("SELECT * FROM t")).rows == [(2,)]
+
+    play(script)
+
+
+def test_what_one_log_let_nodes_pass_over_counts_in_the_next_one() -> None:
+    """After a repair another message stands at that place."""
+
+    async def script(cluster: Cluster) -> None:
+        one = session(cluster, "n1")
+        await one.execute("CREATE TABLE t(x)")
+        server = cluster.server
+        await ready(cluster)
+        server.sync()
+        subject = process(cluster, "n1").database.log.subject
+        broken = server.append(subject, Outgoing("poison-1", b"no message")).sequence
+        await let_pass(cluster, broken)
+        await ready(cluster)
+        server.power_failure()
+        server.start()
+        for name in ("n1", "n2"):
+            databases = process(cluster, name).databases
+            assert databases is not None
+            with trio.fail_after(60):
+                while databases.get(None).committer.severed is None:  # noqa: ASYNC110
+                    await trio.sleep(0.1)
+            await NodeOperations(databases).adopt(None)
+        for number in range(5):
+            await one.execute("INSERT INTO t VALUES (?)", [number])
+        assert server.last > broken
+        await ready(cluster)
+        for name in ("n1", "n2"):
+            found = await session(cluster, name).execute("SELECT count(*) FROM t")
+            assert found.rows == [(5,)]
+
+    play(script, durable_broker=False)
