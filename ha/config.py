@@ -465,8 +465,23 @@ class Config:
         2.0,
         "Time after which a leader that is not heard of is replaced.",
     )
+    leader_wait: float = _seconds(
+        Group.LEADER,
+        10.0,
+        "How long a write waits for a leader while there is none, before it fails (503, 57P03).",
+    )
+    leader_ca: Path | None = option(
+        Group.LEADER,
+        None,
+        "Who signs the nodes' certificates (PEM). Without it: whom the system trusts.",
+        parse=read.path,
+        metavar="FILE",
+    )
     grpc_insecure: bool = option(
-        Group.LEADER, False, "Send writes to the leader without TLS: on trusted networks only."
+        Group.LEADER,
+        False,
+        "Send writes to the leader without TLS, or to an https address without verifying it: on "
+        "trusted networks only.",
     )
 
     # PostgreSQL

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
@@ -21,12 +22,14 @@ from ha.core.policy import parse_policy
 from ha.engine.committer import CommitOptions
 from ha.engine.database import DatabaseOptions
 from ha.engine.databases import Databases
+from ha.engine.forwarding import Cluster
 from ha.engine.interceptors import load_interceptor
 from ha.engine.joining import LOCAL_EPOCH
 from ha.engine.operations import NodeOperations
 from ha.engine.place import Place
 from ha.engine.runtime import Runtime
 from ha.engine.snapshots import SnapshotOptions
+from ha.forward.building import make_forwarder
 from ha.leading import (
     Keys,
     Lead,
@@ -49,6 +52,7 @@ from ha.wire.http.health import Readiness
 from ha.wire.http.server import Tls
 from ha.wire.http.server import serve as serve_http
 from ha.wire.postgres import config as postgres
+from ha.wire.postgres.forwarded import prepare_for
 from ha.wire.postgres.server import serve as serve_postgres
 
 logger = logging.getLogger(__name__)
@@ -60,6 +64,8 @@ class Node:
 
     def __init__(self, databases: Databases) -> None:
         self.databases = databases
+        self.process = secrets.token_hex(8)
+        """Its name for this start, among all processes of the cluster."""
         self.shutdown = trio.Event()
         self.http_port = 0
         self.pg_port = 0
@@ -110,6 +116,9 @@ async def _lead(config: Config, lead: Lead, node: Node, keys: Keys, nursery: tri
     await nursery.start(lead.run)
     nursery.start_soon(mirror_redirect, lead, config, keys, databases)
     nursery.start_soon(hand_over, lead, databases, node.shutdown)
+    forwarder = make_forwarder(config, lead, node.process)
+    await nursery.start(forwarder.run)
+    databases.cluster = Cluster(lead, forwarder, wait=config.leader_wait)
 
 
 async def _serve(config: Config, node: Node, lead: Lead | None, nursery: trio.Nursery) -> None:
@@ -121,6 +130,8 @@ async def _serve(config: Config, node: Node, lead: Lead | None, nursery: trio.Nu
         authorize=Guard(config.token).check,
         limits=Limits(request=config.max_body, result=config.max_result),
         shutdown=node.shutdown,
+        process=node.process,
+        prepares={"postgres": prepare_for},
     )
     app = create_app(
         databases,

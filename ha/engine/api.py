@@ -15,6 +15,7 @@ from typing import Protocol, TypeAlias
 from ha.core.since import Since
 from ha.core.undo import Mode, Obstacle
 from ha.core.values import Value
+from ha.engine.leadership import Leader
 
 Params: TypeAlias = Sequence[Value] | Mapping[str, Value] | None
 """Positional (``?``, ``?1``), or by name without prefix (``:name``, ``$name``, ``@name``).
@@ -288,6 +289,40 @@ class DatabaseStatus:
     leader: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class NodePosition:
+    """How far a node has come with a database: the last sequence applied, and how many messages
+    it lacks (None if the log is not in reach)."""
+
+    database_id: str
+    position: int
+    lag: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterNode:
+    """``role``: ``leader``, ``follower`` or ``none``; without leader mode all are ``writer``.
+    ``last_seen``: seconds ago, 0 for this node, None if nobody counts them."""
+
+    name: str
+    address: str | None
+    role: str
+    last_seen: float | None
+    positions: list[NodePosition]
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterStatus:
+    """``mode``: ``elected``, ``static`` or ``leaderless``. ``lease_left``: seconds until the
+    leader's lease ends unless it is renewed, None where there is no lease."""
+
+    mode: str
+    leader: Leader | None
+    term: int
+    lease_left: float | None
+    nodes: list[ClusterNode]
+
+
 class Operations(Protocol):
     """What may be done to the databases of a node beside talking to them. A ``database_id`` of
     None means the default one. All methods raise HaError and nothing else."""
@@ -343,3 +378,7 @@ class Operations(Protocol):
         ...
 
     async def status(self) -> list[DatabaseStatus]: ...
+
+    async def cluster(self) -> ClusterStatus:
+        """The nodes as this one sees them, itself first."""
+        ...

@@ -43,7 +43,7 @@ class CompleteRows:
 
 class Command:
     """``columns`` are known before it runs. A command whose answer may be long has ``stream``
-    in place of ``work``."""
+    in place of ``work``. ``database``: the name of the one that it makes or drops."""
 
     def __init__(
         self,
@@ -52,10 +52,12 @@ class Command:
         columns: tuple[Column, ...] = (),
         remaining: str = "",
         stream: Callable[[], AbstractAsyncContextManager[Rows]] | None = None,
+        database: str | None = None,
     ) -> None:
         self.verb = verb
         self.columns = columns
         self.remaining = remaining
+        self.database = database
         self._work = work
         self._stream = stream
 

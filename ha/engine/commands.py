@@ -77,7 +77,7 @@ def find_command(databases: Databases, session: Session, sql: str) -> Command | 
             await databases.create(dsn)
             return Done()
 
-        return Command("CREATE DATABASE", create, (), match["remaining"] or "")
+        return Command("CREATE DATABASE", create, (), match["remaining"] or "", database=dsn)
     if match := _DROP.match(sql):
         dropped = name_in(match)
 
@@ -86,7 +86,7 @@ def find_command(databases: Databases, session: Session, sql: str) -> Command | 
             await databases.drop(dropped)
             return Done()
 
-        return Command("DROP DATABASE", drop, (), match["remaining"] or "")
+        return Command("DROP DATABASE", drop, (), match["remaining"] or "", database=dropped)
     if match := _SET_TXSEQ.match(sql):
         sequence = _sequence(match["value"])
 

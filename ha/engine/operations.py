@@ -7,13 +7,17 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
+import trio
+
+from ha.core.dsn import parse_dsn
 from ha.core.errors import Code, HaError
 from ha.core.naming import durable_name
 from ha.engine import dead_letters, repair
-from ha.engine.api import DatabaseStatus, DeadLetter, Download
+from ha.engine.api import ClusterStatus, DatabaseStatus, DeadLetter, Download
 from ha.engine.database import Database
 from ha.engine.databases import Databases
 from ha.engine.iterating import closing
+from ha.engine.sight import look
 from ha.engine.snapshots import newest
 from ha.log.api import LogError
 from ha.store.copying import copy_chunks, position_of
@@ -28,10 +32,24 @@ class NodeOperations:
         self._databases = databases
 
     async def create_database(self, dsn: str) -> str:
-        return (await self._databases.create(dsn)).id
+        if self._databases.cluster is None:
+            return (await self._databases.create(dsn)).id
+        await self._ask_leader("CREATE DATABASE", dsn)
+        return parse_dsn(dsn).database_id
 
     async def drop_database(self, database_id: str) -> None:
-        await self._databases.drop(database_id)
+        if self._databases.cluster is None:
+            await self._databases.drop(database_id)
+        else:
+            await self._ask_leader("DROP DATABASE", database_id)
+
+    async def _ask_leader(self, command: str, name: str) -> None:
+        session = self._databases.session(protocol="http")
+        try:
+            await session.execute(command + ' "' + name.replace('"', '""') + '"')
+        finally:
+            with trio.CancelScope(shield=True):
+                await session.aclose()
 
     # --- copies ----------------------------------------------------------------------
 
@@ -121,6 +139,9 @@ class NodeOperations:
             await self._status(database, default=index == 0)
             for index, database in enumerate(self._databases.all())
         ]
+
+    async def cluster(self) -> ClusterStatus:
+        return await look(self._databases)
 
     async def _status(self, database: Database, *, default: bool) -> DatabaseStatus:
         position = database.committer.applied

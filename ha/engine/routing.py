@@ -20,6 +20,7 @@ from typing import Any, Final, Protocol, TypeVar, cast, runtime_checkable
 
 import trio
 
+from ha.core.dsn import parse_dsn
 from ha.core.errors import Code, HaError
 from ha.core.since import Since
 from ha.core.undo import Mode
@@ -321,11 +322,30 @@ class RoutedSession(Session):
         await self._catch_up()
         if command.verb not in _DATABASE_COMMANDS or self.status is not Status.IDLE:
             return await command.run(max_rows)
-        return await self._write(
-            lambda: command.run(max_rows),
-            lambda remote, _: remote.execute(sql, None, max_rows, ""),
-            settles=False,
-        )
+
+        async def there(remote: Remote, _: str) -> Result:
+            result = await remote.execute(sql, None, max_rows, "")
+            await self._until_known(command)
+            return result
+
+        return await self._write(lambda: command.run(max_rows), there, settles=False)
+
+    async def _until_known(self, command: Command) -> None:
+        """Until this node too has made, or dropped, a database. It may be one that does not
+        follow: then the leader has it alone."""
+        assert command.database is not None
+        database_id = parse_dsn(command.database).database_id
+        with trio.move_on_after(self._database.options.staleness):
+            while self._knows(database_id) is not (command.verb == "CREATE DATABASE"):  # noqa: ASYNC110
+                # The catalogue's news come at their own time, and are told to nobody.
+                await trio.sleep(_PAUSE / 2)
+
+    def _knows(self, database_id: str) -> bool:
+        try:
+            self._find_database(database_id)
+        except HaError:
+            return False
+        return True
 
     def cancel(self) -> None:
         if self._calling is not None:

@@ -10,13 +10,16 @@ import pytest
 import trio
 import trio.testing
 
+from ha.cli.operate.commands import _show_cluster
 from ha.core.errors import Code, HaError
 from ha.engine.api import Kind, Routing, Statement, Status
+from ha.engine.leadership import Member, Role
+from ha.engine.operations import NodeOperations
 from ha.forward.target import client_context, parse_target
 from ha.wire.grpc.leader_service import RequestIds
 from ha.wire.http.server import Tls
 from tests.support.certificate import make_certificate
-from tests.support.cluster import open_cluster
+from tests.support.cluster import open_cluster, settle
 from tests.support.leaders import LeaderNode, Leaders, open_leaders
 from tests.support.pg import sqlstate_of
 
@@ -845,3 +848,55 @@ def test_what_is_no_address_of_a_leader(text: str) -> None:
     with pytest.raises(HaError) as caught:
         parse_target(text, insecure=True)
     assert code_of(caught) is Code.BAD_REQUEST
+
+
+# --- who is there --------------------------------------------------------------------
+
+
+async def test_cluster_shows_nodes_roles_term_lease_positions_and_lag() -> None:
+    async with open_leaders() as cluster:
+        await cluster[0].node.run(TABLE)
+        await cluster.settle()
+        cluster[1].leadership.members_seen = (
+            Member("n2", cluster[1].address, Role.FOLLOWER, {"ha.db": 1}),
+            Member("n1", cluster[0].address, Role.LEADER, {"ha.db": 2}, 1.25),
+        )
+        answer = (await cluster[1].http.get("/cluster")).json()
+        last = (await cluster[0].node.database.log.state()).subject_last
+        assert answer == {
+            "mode": "elected",
+            "leader": {"name": "n1", "address": cluster[0].address, "term": 1},
+            "term": 1,
+            "lease_left": 2.5,
+            "nodes": [
+                {
+                    "name": "n2",
+                    "address": cluster[1].address,
+                    "role": "follower",
+                    "last_seen": 0.0,
+                    "databases": [{"id": "ha.db", "position": last, "lag": 0}],
+                },
+                {
+                    "name": "n1",
+                    "address": cluster[0].address,
+                    "role": "leader",
+                    "last_seen": 1.25,
+                    "databases": [{"id": "ha.db", "position": last, "lag": 0}],
+                },
+            ],
+        }
+        text = _show_cluster(answer).splitlines()
+        assert text[0].split() == ["NODE", "ROLE", "SEEN", "POSITIONS", "LAG", "ADDRESS"]
+        assert text[1].split()[:3] == ["n2", "follower", "here"]
+        assert text[-1].endswith("leads; term 1, lease for 2.5 s")
+
+
+async def test_cluster_without_leader_mode_lists_all_writers() -> None:
+    async with open_cluster(2) as nodes:
+        await nodes[0].run(TABLE)
+        await settle(nodes)
+        await trio.testing.wait_all_tasks_blocked()
+        found = await NodeOperations(nodes[0].databases).cluster()
+        assert (found.mode, found.leader, found.lease_left) == ("leaderless", None, None)
+        assert [(n.name, n.role) for n in found.nodes] == [("n1", "writer"), ("n2", "writer")]
+        assert [[p.lag for p in n.positions] for n in found.nodes] == [[0], [0]]

@@ -79,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
         command.set_defaults(work=work, show=show)
         return command
 
-    add("status", "How the databases of a node stand.", _status, _show_status)
+    add("status", "Who leads, and how nodes and databases stand.", _status, _show_status)
     add("snapshot", "Put a copy of a database into the object store.", _snapshot, _show_snapshot)
     restore = add(
         "restore",
@@ -125,6 +125,8 @@ Show = Callable[[Any], str]
 
 def _status(remote: Remote, given: argparse.Namespace) -> Any:
     answer = remote.get("/status")
+    cluster = remote.get("/cluster")
+    answer["cluster"] = cluster
     if given.database is not None:
         wanted = given.database.removesuffix(".db")
         found = [d for d in answer["databases"] if d["id"].removesuffix(".db") == wanted]
@@ -149,7 +151,33 @@ def _show_status(answer: Any) -> str:
                 d["problem"] or "ready",
             )
         )
-    return _table(rows) + "\n* the default database"
+    return f"{_show_cluster(answer['cluster'])}\n\n{_table(rows)}\n* the default database"
+
+
+def _show_cluster(cluster: Any) -> str:
+    leader, left = cluster["leader"], cluster["lease_left"]
+    if cluster["mode"] == "leaderless":
+        head = "every node takes writes"
+    elif leader is None:
+        head = f"nobody leads; term {cluster['term']}"
+    else:
+        lease = "" if left is None else f", lease for {left:.1f} s"
+        head = f"{leader['name']} at {leader['address']} leads; term {cluster['term']}{lease}"
+    rows = [("NODE", "ROLE", "SEEN", "POSITIONS", "LAG", "ADDRESS")]
+    for node in cluster["nodes"]:
+        known = node["databases"]
+        seen = node["last_seen"]
+        rows.append(
+            (
+                node["name"],
+                node["role"],
+                "-" if seen is None else "here" if seen == 0 else f"{seen:.0f} s ago",
+                ", ".join(f"{d['id']} {d['position']}" for d in known) or "-",
+                ", ".join("?" if d["lag"] is None else str(d["lag"]) for d in known) or "-",
+                node["address"] or "-",
+            )
+        )
+    return f"{_table(rows)}\n{head}"
 
 
 def _table(rows: Sequence[Sequence[str]]) -> str:

@@ -1,4 +1,5 @@
-"""The nodes of a cluster: ``/replications``, the messages they stand before, ``/status``."""
+"""The nodes of a cluster: ``/replications``, the messages they stand before, ``/status``,
+``/cluster``."""
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ from quart import Blueprint, Response
 from werkzeug.routing import BaseConverter
 
 from ha.core.errors import Code, HaError
-from ha.engine.api import DeadLetter, Operations
+from ha.engine.api import ClusterStatus, DeadLetter, Operations
 from ha.wire.http.answers import Answer, json_answer
 
 
@@ -74,7 +75,33 @@ def replications_blueprint(operations: Operations) -> Blueprint:
             del one["database_id"]
         return json_answer({"databases": found})
 
+    @blueprint.get("/cluster")
+    async def cluster() -> Answer:
+        return json_answer(cluster_of(await operations.cluster()))
+
     return blueprint
+
+
+def cluster_of(status: ClusterStatus) -> dict[str, object]:
+    return {
+        "mode": status.mode,
+        "leader": asdict(status.leader) if status.leader is not None else None,
+        "term": status.term,
+        "lease_left": None if status.lease_left is None else round(status.lease_left, 3),
+        "nodes": [
+            {
+                "name": node.name,
+                "address": node.address,
+                "role": node.role,
+                "last_seen": None if node.last_seen is None else round(node.last_seen, 3),
+                "databases": [
+                    {"id": p.database_id, "position": p.position, "lag": p.lag}
+                    for p in node.positions
+                ],
+            }
+            for node in status.nodes
+        ],
+    }
 
 
 def _letter(letter: DeadLetter) -> dict[str, object]:
