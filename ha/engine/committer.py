@@ -918,6 +918,7 @@ class Committer:
             virtual=tuple(captured.virtual),
             sequences=tuple(captured.sequences),
             term=unit.term or None,
+            extra={"request": unit.request} if unit.request else {},
         )
         limit = self._log.max_payload
         if len(cs.changes) <= 100:
