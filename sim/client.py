@@ -38,6 +38,7 @@ class Client:
         self._process: Process | None = None
         self._session: Session | None = None
         self._session_number = 0
+        self._era = 0
         self._left = 0
         self._last_txseq = 0
         self.stopped = False
@@ -111,6 +112,7 @@ class Client:
         self._session = self._process.databases.session(protocol="sim")
         self.cluster.sessions += 1
         self._session_number = self.cluster.sessions
+        self._era = len(self.cluster.server.losses)
         if self._last_txseq and self.chance.random() < 0.3:
             await self._follow(self._process, self._session, self._last_txseq)
         return self._session is not None
@@ -152,7 +154,9 @@ class Client:
             begun=trio.current_time(),
             low=low,
             step=self.step,
-            tentative=process.node.name in self.cluster.plan.asynchronous,
+            applied=process.database.committer.applied,
+            era=self._era,
+            tentative=self._tentative,
         )
         history.calls.append(call)
         self.cluster.open_calls[call.number] = call
@@ -235,9 +239,20 @@ class Client:
             call.outcome = "abandoned"
         elif done:
             call.expected = visible and sum(affected) > 0
-            call.sequence = session.txseq if session.txseq != before else 0
+            call.sequence = self._sequence_of(session, before, affected)
             self._last_txseq = max(self._last_txseq, call.sequence)
         return done
+
+    def _sequence_of(self, session: Session, before: int, affected: list[int]) -> int:
+        """Where a transaction stands; 0 if it wrote nothing."""
+        # After the broker has lost messages, the next ones get the same numbers.
+        again = self.cluster.server.losses and sum(affected) and not self._tentative
+        return session.txseq if session.txseq != before or again else 0
+
+    @property
+    def _tentative(self) -> bool:
+        process = self._process
+        return process is not None and process.node.name in self.cluster.plan.asynchronous
 
     async def _interactive(
         self, session: Session, statements: Sequence[Sql], affected: list[int], abandon: bool
@@ -296,7 +311,7 @@ class Client:
 
         if await self._guarded(call, process, work):
             call.expected = sum(affected) > 0
-            call.sequence = session.txseq if session.txseq != before else 0
+            call.sequence = self._sequence_of(session, before, affected)
             self._last_txseq = max(self._last_txseq, call.sequence)
 
     async def _walk_away(

@@ -188,6 +188,10 @@ class Process:
             return
         raise Broken(f"the node {self.label} died of {causes!r}") from error
 
+    def say(self, kind: str, text: str = "") -> None:
+        """Into the time line."""
+        self._note(kind, text)
+
     def _note(self, kind: str, text: str = "") -> None:
         self.node.cluster.world.trace.event(self.node.name, kind, f"{self.label} {text}")
 
@@ -284,13 +288,16 @@ def probe_file(path: str, label: str, now: float) -> Probe:
         db.execute("BEGIN")
         sequence = 0
         waiting: tuple[bytes, ...] = ()
+        letters: tuple[tuple[int, str, bytes], ...] = ()
         found = db.execute("SELECT 1 FROM sqlite_schema WHERE name = 'ha_ignored'").fetchall()
         if found:  # the last table that is made
             sequence = db.execute("SELECT max(received_seq) FROM ha_stats").get or 0
             rows = db.execute("SELECT payload FROM ha_outbox ORDER BY position")
             waiting = tuple(row[0] for row in rows)
+            kept: Any = db.execute("SELECT sequence, state, message FROM ha_dead_letters")
+            letters = tuple((int(s), str(state), bytes(message)) for s, state, message in kept)
         content = read_content(db)
-        return Probe(now, label, int(sequence), digest(content), content, waiting)
+        return Probe(now, label, int(sequence), digest(content), content, waiting, letters)
     finally:
         db.close(True)
 
@@ -376,6 +383,8 @@ class Cluster:
         self.sessions = 0
         self.open_calls: dict[int, Call] = {}
         """What clients wait for at present."""
+        self.poisoned: list[int] = []
+        """Where messages were put into the log that no rule takes."""
         self.hits = 0
         """Faults that struck something in flight."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import trio
 
 from sim.cluster import Cluster, Process
+from sim.letters import poison
 from sim.plan import Fault
 
 
@@ -151,6 +152,15 @@ async def _broker_restart(cluster: Cluster, fault: Fault) -> None:
             server.start()
 
 
+async def _broker_power(cluster: Cluster, fault: Fault) -> None:
+    server = cluster.server
+    if server.up:
+        server.power_failure()
+        await trio.sleep(fault.duration)
+        if not server.up:
+            server.start()
+
+
 async def _leader(cluster: Cluster, fault: Fault) -> None:
     server = cluster.server
     if server.leader:
@@ -169,6 +179,10 @@ async def _storm(cluster: Cluster, fault: Fault) -> None:
         setattr(faults, fault.how, before)
 
 
+async def _poison(cluster: Cluster, fault: Fault) -> None:
+    await poison(cluster, fault.how, fault.duration)
+
+
 _HANDLERS = {
     "cut": _cut,
     "reset": _reset,
@@ -181,7 +195,9 @@ _HANDLERS = {
     "slow disk": _slow_disk,
     "stall": _stall,
     "broker restart": _broker_restart,
+    "broker power": _broker_power,
     "leader": _leader,
     "storm": _storm,
+    "poison": _poison,
 }
 _OF_A_NODE = {"cut", "reset", "crash", "restart", "wipe", "disk full", "disk errors", "stall"}

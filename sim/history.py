@@ -21,7 +21,8 @@ class Call:
     the log when it ended. ``outcome``: ``ok``, an error's code, or one of the words above.
     ``watch``, ``keys``, ``rows``: of a read, what was read (see :mod:`sim.workloads`). ``step``:
     which of its client's operations it belongs to. ``tentative``: its node answers before the log
-    has what was written.
+    has what was written. ``applied``: the position of its node when it began; ``era``: how often
+    the broker had lost messages when its session began.
     """
 
     number: int
@@ -45,6 +46,8 @@ class Call:
     rows: tuple[tuple[object, ...], ...] = ()
     step: int = 0
     tentative: bool = False
+    applied: int = 0
+    era: int = 0
 
     def __str__(self) -> str:
         parts = [f"{self.begun:9.3f}–{self.ended:.3f}", self.client, self.process, self.what]
@@ -62,7 +65,8 @@ class Call:
 class Probe:
     """A node's file, looked at from outside: the sequence that it says, and a digest.
 
-    ``waiting``: messages in its outbox, whose effects it shows before the log has them.
+    ``waiting``: messages in its outbox, whose effects it shows before the log has them;
+    ``letters``: its dead letters, as (sequence, state, message).
     """
 
     time: float
@@ -71,6 +75,7 @@ class Probe:
     digest: str
     content: Content = field(default_factory=dict, compare=False, repr=False)
     waiting: tuple[bytes, ...] = field(default=(), repr=False)
+    letters: tuple[tuple[int, str, bytes], ...] = field(default=(), repr=False)
 
     @property
     def state(self) -> tuple[int, tuple[bytes, ...]]:
@@ -80,7 +85,10 @@ class Probe:
 
 @dataclass(slots=True)
 class History:
+    """``bases``: files that the operator made the base of the log, by the digest in its message."""
+
     calls: list[Call] = field(default_factory=list)
+    bases: dict[str, bytes] = field(default_factory=dict)
     probes: list[Probe] = field(default_factory=list)
     losses: dict[str, list[float]] = field(default_factory=dict)
     """When a node's disk lost something that it had been given, by node."""

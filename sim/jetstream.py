@@ -153,6 +153,8 @@ class Server:
         self.censor: Callable[[Outgoing], str] | None = None
         """For scripts: says ``drop`` or ``refuse`` of a message that is to go so."""
         self.losses: list[Loss] = []
+        self.failures = 0
+        """Of its power: what was under way to it then, and in it, is gone."""
         self.stored: list[tuple[str, Entry]] = []
         """Every message ever stored since the last loss or creation, in order, expired ones too."""
         self._synced = 0
@@ -180,11 +182,16 @@ class Server:
     # --- what clients ask ------------------------------------------------------------
 
     def publish(
-        self, subject: str, message: Outgoing, reply: Callable[[Ack | LogError], None]
+        self,
+        subject: str,
+        message: Outgoing,
+        reply: Callable[[Ack | LogError], None],
+        failures: int = 0,
     ) -> None:
-        """A message has arrived. ``reply`` may never be called."""
+        """A message has arrived. ``reply`` may never be called; ``failures``: how many there had
+        been when it was sent."""
         faults, chance = self.faults, self.chance
-        if not self.up:
+        if not self.up or failures != self.failures:
             return
         if not self.leader:
             if chance.random() < 0.5:
@@ -203,7 +210,7 @@ class Server:
         if faults.replay and chance.random() < faults.replay:
             self.struck += 1
             delay = chance.uniform(0, faults.replay_delay)
-            self.timeline.after(delay, lambda: self._arrive_again(subject, message))
+            self.timeline.after(delay, lambda: self._arrive_again(subject, message, failures))
         try:
             outcome: Ack | LogError = self.append(subject, message)
         except LogError as error:
@@ -219,8 +226,8 @@ class Server:
             return
         reply(outcome)
 
-    def _arrive_again(self, subject: str, message: Outgoing) -> None:
-        if self.up and self.leader:
+    def _arrive_again(self, subject: str, message: Outgoing, failures: int) -> None:
+        if self.up and self.leader and failures == self.failures:
             with suppress(LogError):
                 self.append(subject, message)
 
@@ -362,15 +369,27 @@ class Server:
         for link in self.links:
             link.break_off("the broker went away")
 
+    def sync(self) -> None:
+        """No power failure takes what it holds now."""
+        self._synced = self.last
+
     def start(self) -> None:
         self.up = True
         self.trace.event("log", "started")
 
     def power_failure(self) -> Loss | None:
-        """Stops it, and takes what it had not synced."""
+        """Stops it, and takes what it had not synced.
+
+        A snapshot that holds lost messages is lost too, or not: objects are in another stream.
+        """
         self.stop()
+        self.failures += 1
         if self._synced >= self.last:
             return None
+        for database_id, snapshot in list(self._snapshots.items()):
+            beyond = int(snapshot.headers.get("seq", "0")) > self._synced
+            if beyond and self.chance.random() < 0.5:
+                del self._snapshots[database_id]
         lost = tuple(x for x in self.stored if x[1].sequence > self._synced)
         self.stored = [x for x in self.stored if x[1].sequence <= self._synced]
         for subject in self._subjects.values():
@@ -456,7 +475,7 @@ class Server:
             now = trio.current_time()
             if self.up and not self.durable and now - synced >= self.sync_interval:
                 synced = now
-                self._synced = self.last
+                self.sync()
             if self.max_age is not None and self.up:
                 limit = EPOCH_NS + int((now + self.clock_offset - self.max_age) * 1e9)
                 held = [s.entries[0] for s in self._subjects.values() if s.entries]
@@ -767,7 +786,7 @@ class SimLog:
                 return
             server.trace.event(self._broker.node, "publish", message.message_id, message.message_id)
             reply = partial(self._reply, on_ack, index, generation)
-            link.to_server(partial(server.publish, self._subject, message, reply))
+            link.to_server(partial(server.publish, self._subject, message, reply, server.failures))
 
     def _reply(
         self, on_ack: AckCallback, index: int, generation: int, outcome: Ack | LogError

@@ -41,15 +41,24 @@ async def poison(cluster: Cluster, how: str, patience: float) -> None:
 
 
 async def let_pass(cluster: Cluster, sequence: int) -> None:
-    """Ask nodes that stand before the message to let all pass over it, until one is beyond."""
-    while True:
-        for process in cluster.serving():
-            if process.database.committer.applied >= sequence:
-                return
-        for process in cluster.serving():
-            if process.database.committer.halted_at == sequence and await _ask(process, sequence):
+    """Ask nodes that stand before the message to let all pass over it, until one is beyond, or
+    the broker has lost it."""
+    server = cluster.server
+    while _is_there(cluster, sequence):
+        committers = [(p, p.database.committer) for p in cluster.serving()]
+        if any(c.applied >= sequence and c.severed is None for _, c in committers):
+            return
+        for process, committer in committers:
+            stands = committer.halted_at == sequence and committer.severed is None
+            if stands and server.up and await _ask(process, sequence):
                 break
         await trio.sleep(_LOOK)
+
+
+def _is_there(cluster: Cluster, sequence: int) -> bool:
+    server = cluster.server
+    entry = server.entry(subject_of(server.name, DATABASE), sequence)
+    return entry is not None and entry.message_id.startswith("poison-")
 
 
 async def _ask(process: Process, sequence: int) -> bool:

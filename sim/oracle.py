@@ -10,7 +10,8 @@ import base64
 import json
 import re
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,7 +92,9 @@ class Oracle:
         self.origins: dict[tuple[str, int], tuple[int, int]] = {}
         self.virtual: dict[str, tuple[int, str, int, int]] = {}
         self.parts: dict[tuple[str, int, int, int], dict[str, Any]] = {}
-        self.skipped: set[int] = set()
+        self.skipped: frozenset[int] = frozenset()
+        self.bases: Mapping[str, bytes] = {}
+        """Files that were made the base in the middle of the log, by their digest there."""
         self._triggers: list[bytes] = []
 
     def content(self) -> Content:
@@ -125,11 +128,14 @@ class Oracle:
     # --- a message -------------------------------------------------------------------
 
     def apply(self, sequence: int, payload: bytes) -> Meaning:
-        """Raises Broken; it may be called again when ``skipped`` names the sequence."""
-        if sequence in self.skipped:
+        """Raises Broken, unless ``skipped`` names the sequence."""
+        try:
+            message = _decode(payload)
+        except Broken:
+            if sequence not in self.skipped:
+                raise
             self.applied = sequence
             return Meaning(sequence, "", 0, None, "?", "skipped")
-        message = _decode(payload)
         ours = message.get("ha") or {}
         kind = ours.get("kind", "tx")
         node, process = message.get("node", ""), message.get("process_id", 0)
@@ -138,12 +144,34 @@ class Oracle:
             if self.uuid is None:
                 self.uuid = ours["uuid"]
             meaning.verdict = "apply" if ours.get("uuid") == self.uuid else "foreign"
+            if ours.get("rebase") and meaning.verdict == "apply":
+                self._rebase(self.bases[ours["digest"]], sequence)
+                meaning.tables = frozenset({"(schema)"})
         elif kind == "skip":
             pass
         else:
             self._message(meaning, message, ours)
         self.applied = sequence
         return meaning
+
+    def _rebase(self, base: bytes, sequence: int) -> None:
+        """Go on from a file. What it says of positions beyond this one was another log's."""
+        with closing(sqlite3.connect(":memory:")) as source:
+            source.deserialize(base)
+            source.backup(self.db)
+        self.origins = {
+            (node.decode(), process): (number, applied)
+            for node, process, number, applied in self.db.execute(
+                "SELECT node, process_id, number, applied FROM ha_origins"
+            )
+        }
+        self.virtual = {
+            name.decode(): (min(last, sequence), node.decode(), process, number)
+            for name, last, node, process, number in self.db.execute(
+                "SELECT name, sequence, node, process_id, number FROM ha_virtual"
+            )
+        }
+        self.parts.clear()
 
     def _message(self, meaning: Meaning, message: dict[str, Any], ours: dict[str, Any]) -> None:
         node, process, number = meaning.node, meaning.process_id, meaning.number
@@ -575,6 +603,21 @@ class Oracle:
 
 class _Ignored(Exception):
     """The whole message is left out."""
+
+
+def skips_in(entries: Iterable[tuple[int, bytes]]) -> frozenset[int]:
+    """The sequences that messages of the log allow to be passed over."""
+    found: set[int] = set()
+    for _, payload in entries:
+        if b'"skip"' not in payload:
+            continue
+        try:
+            ours = json.loads(payload).get("ha") or {}
+        except (ValueError, AttributeError):
+            continue
+        if isinstance(ours, dict) and ours.get("kind") == "skip":
+            found.add(ours["target"])
+    return frozenset(found)
 
 
 # --- messages --------------------------------------------------------------------------

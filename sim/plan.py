@@ -8,6 +8,10 @@ from dataclasses import dataclass, field, replace
 from sim.jetstream import BrokerFaults
 from sim.network import LinkFaults
 
+KINDS_OF_POISON = (
+    "not JSON", "not an object", "a version from the future", "no such operation",
+    "a row that does not fit",
+)  # fmt: skip
 LEVELS = ("calm", "default", "hell")
 WORKLOADS = (
     "registers", "counters", "lists", "bank", "users", "family", "odd", "schema", "big",
@@ -125,7 +129,23 @@ def draw(seed: int, level: str = "default", steps: int | None = None) -> Plan:
         },
     )
     plan = replace(plan, asynchronous=_asynchronous(plan))
-    return replace(plan, faults=_faults(chance, plan, heat))
+    faults = [*_faults(chance, plan, heat), *_poison(plan, heat)]
+    return replace(plan, faults=tuple(sorted(faults, key=lambda f: f.at)))
+
+
+def _poison(plan: Plan, heat: float) -> list[Fault]:
+    """In some runs somebody writes broken messages into the log."""
+    chance = random.Random(f"{plan.seed}/poison")
+    count = chance.choice((0, 0, 0, 1, 2)) if heat else 0
+    return [
+        Fault(
+            chance.uniform(0, plan.duration),
+            "poison",
+            duration=chance.expovariate(1 / 2),
+            how=chance.choice(KINDS_OF_POISON),
+        )
+        for _ in range(count)
+    ]
 
 
 def _asynchronous(plan: Plan) -> tuple[str, ...]:
@@ -167,7 +187,7 @@ def _broker(chance: random.Random, heat: float) -> BrokerFaults:
 _KINDS = {
     "cut": 5, "reset": 4, "crash": 6, "restart": 1, "wipe": 0.5, "clock": 2, "disk full": 1.5,
     "disk errors": 1.5, "slow disk": 1, "stall": 2, "broker restart": 1.5, "leader": 2,
-    "storm": 2,
+    "storm": 2, "broker power": 0.7,
 }  # fmt: skip
 
 

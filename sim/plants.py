@@ -116,7 +116,7 @@ PLANTS: tuple[Plant, ...] = (
     _plant(
         "update-keeps-rivals",
         "an UPDATE that clashes on another UNIQUE is dropped, and its rival stays",
-        (f"{_APPLIER}._plan", "UPDATE OR REPLACE", "UPDATE OR IGNORE"),
+        (f"{_APPLIER}._plan", "UPDATE OR REPLACE", "UPDATE OR ABORT"),
     ),
     _plant(
         "clock-decides",

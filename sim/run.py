@@ -12,12 +12,22 @@ from dataclasses import dataclass, field, replace
 import trio
 
 from ha.core.errors import HaError
-from sim.checkers import FoldHistory, check_answers, check_probes, check_reads, fold_log
+from sim.checkers import (
+    FoldHistory,
+    check_answers,
+    check_letters,
+    check_probes,
+    check_reads,
+    fold_log,
+)
 from sim.client import HANG, Client
 from sim.cluster import Broken, Cluster, Gone, QuietLogs
 from sim.content import difference, read_content
 from sim.faults import heal_all, run_faults
 from sim.history import Call, Probe
+from sim.letters import let_pass
+from sim.operator import operate
+from sim.past import Past
 from sim.plan import Plan
 from sim.trace import Trace
 from sim.workloads import ALL, Workload
@@ -31,7 +41,9 @@ LIVENESS_BOUND = 90.0
 @dataclass(slots=True)
 class Outcome:
     """``problems``: the promises that were broken, in words; empty if none was. ``log``: what it
-    held at the end, and ``lost``: what it had taken and lost, as sequence and payload."""
+    held at the end, and ``lost``: what it had taken and lost, as sequence and payload; ``gone``:
+    how many acknowledged writes were in that, which is no broken promise without
+    ``--durability full``."""
 
     plan: Plan
     hash: str
@@ -45,6 +57,7 @@ class Outcome:
     messages: int
     trace: Trace
     lost_updates: int = 0
+    gone: int = 0
     log: list[tuple[int, bytes]] = field(default_factory=list)
     lost: list[tuple[int, bytes]] = field(default_factory=list)
 
@@ -98,6 +111,7 @@ def run_plan(plan: Plan, *, keep_trace: bool = False) -> Outcome:
         messages=len(cluster.server.stored),
         trace=world.trace,
         lost_updates=judge.lost_updates,
+        gone=judge.gone,
         log=[(e.sequence, e.payload) for _, e in cluster.server.stored],
         lost=[(e.sequence, e.payload) for x in cluster.server.losses for _, e in x.lost],
     )
@@ -139,8 +153,10 @@ async def _main(cluster: Cluster, judge: _Judge) -> None:
         for node in cluster.nodes.values():
             nursery.start_soon(node.live)
         workloads = [ALL[name]() for name in plan.workloads]
+        nursery.start_soon(operate, cluster)
         cast = [w for w in workloads if w.name not in plan.mute]
         await _set_up(cluster, cast)
+        cluster.server.sync()
         await _stress(cluster, workloads)
         heal_all(cluster)
         await _recover(cluster)
@@ -220,6 +236,8 @@ async def _probe(cluster: Cluster) -> None:
 async def _recover(cluster: Cluster) -> None:
     """Liveness: without faults, everything is well again in bounded time."""
     with trio.move_on_after(LIVENESS_BOUND) as scope:
+        for sequence in cluster.poisoned:
+            await let_pass(cluster, sequence)
         await _until_ready(cluster)
         for node in cluster.nodes.values():
             await _write_on(cluster, node.name)
@@ -300,6 +318,7 @@ class _Judge:
         self._cluster = cluster
         self._final: list[Probe] = []
         self.lost_updates = 0
+        self.gone = 0
 
     def look(self) -> None:
         """At the end, when all nodes must be equal."""
@@ -323,16 +342,22 @@ class _Judge:
         watches = [w for name in cluster.plan.workloads for w in ALL[name].watches]
         entries = [(e.sequence, e.payload) for _, e in cluster.server.stored]
         wanted = {p.state for p in probes}
-        fold = fold_log(entries, watches, wanted, cluster.plan.identify)
-        problems = check_probes(fold, probes, entries, cluster.plan.identify)
+        identify, bases = cluster.plan.identify, history.bases
+        fold = fold_log(entries, watches, wanted, identify, bases)
+        past = Past(cluster.server, watches, wanted, identify, bases)
+        probes = past.unexplained_probes(probes)
+        calls = past.unexplained_calls(history.calls)
+        self.gone = past.gone
+        problems = check_probes(fold, probes, entries, identify, bases)
         for label, content in self._contents.items():
             if content != fold.content:
                 problems.append(
                     f"{label} does not hold the fold of its log at the end (first: the node,"
                     f" second: the oracle):\n{difference(content, fold.content)}"
                 )
-        problems += check_answers(fold, history.calls, history.losses)
-        problems += check_reads(fold, history.calls)
+        problems += check_letters(fold, probes, entries)
+        problems += check_answers(fold, calls, history.losses)
+        problems += check_reads(fold, calls)
         if cluster.plan.writers == "one":
             problems += self._invariants(fold)
         return problems

@@ -5,6 +5,14 @@ from __future__ import annotations
 
 from sim.checkers.answers import check_answers
 from sim.checkers.folds import FoldHistory, check_probes, fold_log
+from sim.checkers.letters import check_letters
 from sim.checkers.reads import check_reads
 
-__all__ = ["FoldHistory", "check_answers", "check_probes", "check_reads", "fold_log"]
+__all__ = [
+    "FoldHistory",
+    "check_answers",
+    "check_letters",
+    "check_probes",
+    "check_reads",
+    "fold_log",
+]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sim.content import Content, difference, digest
 from sim.history import Probe
-from sim.oracle import Meaning, Oracle
+from sim.oracle import Broken, Meaning, Oracle, skips_in
 from sim.workloads import Watch
 
 Rows = tuple[tuple[object, ...], ...]
@@ -20,7 +20,8 @@ State = tuple[int, tuple[bytes, ...]]
 @dataclass(slots=True)
 class FoldHistory:
     """``digests`` of the states that were asked for; ``versions``: a watch's answer from a
-    sequence on; ``by_token``: the messages that bring a token in, in order."""
+    sequence on; ``by_token``: the messages that bring a token in, in order. ``broken``: where a
+    message stands that no rule takes, and that nothing lets nodes pass over; 0: nowhere."""
 
     meanings: dict[int, Meaning] = field(default_factory=dict)
     digests: dict[State, str] = field(default_factory=dict)
@@ -28,6 +29,7 @@ class FoldHistory:
     by_token: dict[str, list[Meaning]] = field(default_factory=dict)
     content: Content = field(default_factory=dict)
     last: int = 0
+    broken: int = 0
 
     def counted(self, token: str) -> list[int]:
         """Where in the log the token's write took effect."""
@@ -44,10 +46,16 @@ def fold_log(
     watches: Iterable[Watch],
     wanted: set[State],
     identify: str,
+    bases: Mapping[str, bytes],
 ) -> FoldHistory:
-    """Fold the messages; remember digests of the states at ``wanted`` and all watched answers."""
+    """Fold the messages; remember digests of the states at ``wanted`` and all watched answers.
+
+    ``bases``: see :class:`sim.oracle.Oracle`.
+    """
     history = FoldHistory()
     oracle = Oracle(identify)
+    oracle.bases = bases
+    oracle.skipped = skips_in(entries)
     watched = {w.name: w for w in watches}
     history.versions = {name: [] for name in watched}
     try:
@@ -56,7 +64,12 @@ def fold_log(
             # States between two messages of this log are the one before.
             while states and states[0][0] < sequence:
                 _digest(oracle, history, states.popleft())
-            meaning = oracle.apply(sequence, payload)
+            try:
+                meaning = oracle.apply(sequence, payload)
+            except Broken:
+                history.broken = sequence
+                states.clear()
+                break
             history.meanings[sequence] = meaning
             for token in sorted(meaning.tokens):
                 history.by_token.setdefault(token, []).append(meaning)
@@ -97,16 +110,25 @@ def check_probes(
     probes: Sequence[Probe],
     entries: Sequence[tuple[int, bytes]],
     identify: str,
+    bases: Mapping[str, bytes],
 ) -> list[str]:
     """Every file, whenever it was looked at, held exactly the fold of what it says it holds."""
     problems: list[str] = []
     for probe in probes:
+        if history.broken and probe.sequence >= history.broken:
+            problems.append(
+                f"at {probe.time:.3f} s the file of {probe.process} was at {probe.sequence}, beyond"
+                f" the message at {history.broken} that nobody lets it pass over"
+            )
+            continue
         expected = history.digests.get(probe.state)
         if expected is None or expected == probe.digest:
             continue
         shown = ""
         if not problems:
             oracle = Oracle(identify)
+            oracle.bases = bases
+            oracle.skipped = skips_in(entries)
             for sequence, payload in entries:
                 if sequence <= probe.sequence:
                     oracle.apply(sequence, payload)

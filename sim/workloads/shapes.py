@@ -159,7 +159,7 @@ class Schema(Workload):
         chance = client.chance
         token = client.token()
         table = f"s{client.pick(range(3))}"
-        other = f"s{chance.randrange(3)}"
+        other = f"s{client.pick(range(3))}"
         column = chance.choice(("a", "b", "c"))
         second = chance.choice(("a", "b", "c"))
         roll = chance.random()
@@ -186,7 +186,7 @@ class Schema(Workload):
                 token,
             )
             return
-        sql = chance.choice(
+        sql = client.pick(
             (
                 f"CREATE /* {token} */ TABLE {table}(a, tok TEXT)",
                 f"CREATE /* {token} */ TABLE {table}(id INTEGER PRIMARY KEY, b UNIQUE, tok TEXT)",
