@@ -21,8 +21,10 @@ def described(parsed: Parsed) -> tuple[Kind, tuple[Column, ...]]:
     """Kind and result columns, worked out once."""
     memo: tuple[Kind, tuple[Column, ...]] | None = parsed.memo
     if memo is None:
-        columns = tuple(Column(*c) for c in parsed.columns)
-        memo = parsed.memo = (_kind(parsed), columns)
+        kind = _kind(parsed)
+        # SQLite makes a query of its own for some ALTERs, whose columns are nobody's.
+        columns = () if kind is Kind.DDL else tuple(Column(*c) for c in parsed.columns)
+        memo = parsed.memo = (kind, columns)
     return memo
 
 

@@ -85,6 +85,15 @@ async def test_command_tags() -> None:
         assert await tags(client, "COMMIT") == ["ROLLBACK"]
 
 
+async def test_a_schema_change_answers_no_rows() -> None:
+    async with open_pg(CONFIG) as server:
+        client = await client_of(server)
+        assert await client.query("CREATE TABLE t(id INTEGER PRIMARY KEY, x INT)") == "CZI"
+        change = "ALTER TABLE t ADD CONSTRAINT positive CHECK (x > 0)"  # SQLite reads t for it
+        assert await tags(client, change) == ["ALTER TABLE"]
+        assert await client.query("ALTER TABLE t DROP CONSTRAINT positive") == "CZI"
+
+
 async def test_several_statements_are_one_transaction() -> None:
     async with open_pg(CONFIG) as server:
         client = await client_of(server)

@@ -364,6 +364,13 @@ async def test_sqlstates() -> None:
         assert await server.psycopg(work) == dict(SQLSTATES)
 
 
+async def test_an_unknown_function_says_what_sqlite_has() -> None:
+    async with open_pg() as server:
+        out = await server.psql("SELECT to_char(1, '9')", check=False)
+        assert "no such function: to_char" in out
+        assert "strftime" in out
+
+
 def test_every_code_has_a_sqlstate() -> None:
     assert set(KNOWN) == set(Code)
     assert all(len(state) == 5 for state in KNOWN.values())

@@ -46,6 +46,8 @@ RESULTS = [
     ("SELECT s.b FROM (SELECT 1, 2) AS s(a, b)", [(2,)]),
     ("SELECT g FROM generate_series(1, 3) AS g", [(1,), (2,), (3,)]),
     ("SELECT generate_series(1, 2)", [(1,), (2,)]),
+    ("SELECT '{\"a\": [1, {\"b\": \"x\"}]}'::json #>> '{a,1,b}'", [("x",)]),
+    ("SELECT ('{\"a\": [1, 2]}'::json #> '{a,-1}')::text", [("2",)]),
     ("SELECT u.v, u.o FROM unnest(ARRAY['x','y']) WITH ORDINALITY AS u(v, o)",
      [("x", 1), ("y", 2)]),
     ("SELECT array_agg(id ORDER BY id DESC)::text FROM t", [("{2,1}",)]),
@@ -180,6 +182,7 @@ REFUSED = [
     ("SELECT x::nonsense FROM t", "does not exist"),
     ("SELECT '1 day'::interval", "interval"),
     ("SELECT x FROM other.t", "schema"),
+    ("SELECT x #>> y FROM t", "literal path"),
     ('SELECT x COLLATE "de_DE" FROM t::int', "syntax error"),
     ("INSERT INTO t VALUES (1) ON CONFLICT ON CONSTRAINT c DO NOTHING", "name the columns"),
 ]

@@ -125,12 +125,35 @@ def from_ha(error: HaError, sql: str | None = None) -> Notice:
         SQLSTATES.get(error.code, "XX000"),
         message,
         detail=detail,
-        hint=error.hint,
+        hint=error.hint or _function_hint(error),
         position=_position(sql, error.offset),
         table=table,
         column=column,
         constraint=constraint,
     )
+
+
+_INSTEAD = {
+    "to_char": "SQLite has strftime('%Y-%m-%d', x) for times and printf('%.2f', x) for numbers",
+    "to_date": "SQLite has date(x) for ISO 8601",
+    "to_timestamp": "SQLite has datetime(x, 'unixepoch')",
+    "regexp_replace": "SQLite has replace(x, from, to)",
+    "regexp_matches": "the operators ~ and ~* match, LIKE and GLOB too",
+    "age": "SQLite has julianday(a) - julianday(b), in days, and timediff(a, b)",
+    "pg_sleep": "let the client wait",
+    "nextval": "an INTEGER PRIMARY KEY generates its values",
+    "currval": "last_insert_rowid() is the last generated key",
+    "lastval": "last_insert_rowid() is the last generated key",
+    "crypt": "hash passwords in the application",
+}
+
+
+def _function_hint(error: HaError) -> str | None:
+    """What SQLite offers in place of a function of PostgreSQL's."""
+    if error.code is not Code.UNKNOWN_FUNCTION:
+        return None
+    name = error.message.rpartition(" ")[2].lower()
+    return _INSTEAD.get(name, "functions are SQLite's, and PostgreSQL's that its drivers need")
 
 
 def _position(sql: str | None, offset: int | None) -> int | None:

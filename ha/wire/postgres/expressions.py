@@ -160,12 +160,13 @@ class Expressions:
     def _leaf(self, node: exp.Expr, scope: Scope) -> PgType | None:
         if isinstance(node, exp.Boolean):
             return t.BOOL
-        if isinstance(node, exp.JSONExtract | exp.JSONExtractScalar):
+        if isinstance(node, _JSON):
             for side in (node.this, node.expression):
                 if isinstance(side, exp.Expr):
                     self.type(side, scope)
                     self.want(side, t.TEXT)
-            return t.TEXT if isinstance(node, exp.JSONExtractScalar) else t.JSON
+            scalar = isinstance(node, exp.JSONExtractScalar | exp.JSONBExtractScalar)
+            return t.TEXT if scalar else t.JSON
         if isinstance(node, exp.HexString):
             return t.BYTEA
         for names, kind in _LEAVES:
@@ -297,6 +298,8 @@ class Expressions:
             return t.array_of(types[0])
         return RESULTS.get(name)
 
+
+_JSON = (exp.JSONExtract, exp.JSONExtractScalar, exp.JSONBExtract, exp.JSONBExtractScalar)
 
 _LEAVES: tuple[tuple[tuple[type[exp.Expr], ...], PgType], ...] = (
     ((exp.CurrentTimestamp,), t.TIMESTAMPTZ),

@@ -21,6 +21,7 @@ from ha.wire.postgres.rewrite_operators import (
     bracket,
     collate,
     ilike,
+    json_path,
     regexp,
     rewrite_array,
     rewrite_bare,
@@ -122,6 +123,10 @@ def _output_name(node: exp.Expr) -> str | None:
         return "array"
     if isinstance(node, exp.Exists):
         return "exists"
+    if isinstance(node, exp.StrPosition):
+        return "position"
+    if isinstance(node, exp.Binary):
+        return "?column?"
     if isinstance(node, exp.Func) and not isinstance(node, exp.Predicate | exp.Connector):
         return str(node.key).removeprefix("current").lower() or "?column?"
     return "?column?"
@@ -233,6 +238,8 @@ _RULES: dict[type, Callable[[Any], exp.Expr]] = {
     exp.RegexpLike: regexp("ha_regexp"),
     exp.RegexpILike: regexp("ha_regexpi"),
     exp.Operator: rewrite_operator,
+    exp.JSONBExtract: json_path,
+    exp.JSONBExtractScalar: json_path,
     exp.Collate: collate,
     exp.EQ: rewrite_compare,
     exp.NEQ: rewrite_compare,

@@ -22,6 +22,25 @@ def ilike(node: exp.ILike) -> exp.Expr:
     return exp.Like(this=node.this, expression=node.expression)
 
 
+def json_path(node: exp.JSONBExtract | exp.JSONBExtractScalar) -> exp.Expr:
+    """``#>`` and ``#>>`` with a literal path, as SQLite's ``->`` and ``->>``."""
+    path = literal_text(node.expression)
+    if path is None:
+        raise unsupported("#> and #>> need a literal path", "SQLite has x ->> '$.a.b'")
+    steps = parse_array(path)
+    if any(step is None or '"' in step for step in steps):
+        raise unsupported("#> and #>> with such a path", "SQLite has x ->> '$.a.b'")
+    written = "$" + "".join(
+        f"[{s}]" if s and s.isdigit() else f"[#{s}]" if s and _NEGATIVE.fullmatch(s) else f'."{s}"'
+        for s in steps
+    )
+    kind = exp.JSONExtract if isinstance(node, exp.JSONBExtract) else exp.JSONExtractScalar
+    return kind(this=node.this, expression=text(written), only_json_types=True)
+
+
+_NEGATIVE = re.compile(r"-\d+")
+
+
 def regexp(function: str) -> Callable[[Any], exp.Expr]:
     def rule(node: Any) -> exp.Expr:
         return call(function, node.expression, node.this)

@@ -7,6 +7,7 @@ opened by plain SQLite. Source: PostgreSQL documentation, "System Information Fu
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -143,7 +144,7 @@ def _schema(state: Catalogue) -> dict[str, Callable[..., Value]]:
         "pg_total_relation_size": lambda *_: 0,
         "pg_table_size": lambda *_: 0,
         "pg_indexes_size": lambda *_: 0,
-        "pg_database_size": lambda *_: 0,
+        "pg_database_size": lambda which: state.file_size(which),
     }
 
 
@@ -487,6 +488,18 @@ def _array_length(array: Value, dimension: Value = 1) -> Value:
     return len(_elements(array)) or None
 
 
+def _to_json(value: Value) -> Value:
+    """A JSON column holds text as any other: what is an object or a list stays one."""
+    if isinstance(value, str) and value[:1] in ("{", "["):
+        try:
+            json.loads(value)
+        except ValueError:
+            pass
+        else:
+            return value
+    return None if value is None else json.dumps(value, ensure_ascii=False)
+
+
 _PURE: dict[str, Callable[..., Value]] = {
     "format_type": format_type,
     "ha_regexp": _regexp,
@@ -549,7 +562,7 @@ _PURE: dict[str, Callable[..., Value]] = {
     "pg_indexam_has_property": lambda *_: 0,
     "pg_char_to_encoding": lambda _n: 6,
     "pg_relation_filenode": lambda o: o,
-    "to_json": lambda v: None if v is None else str(v),
+    "to_json": _to_json,
     **dict.fromkeys(
         ("pg_conversion_is_visible", "pg_opfamily_is_visible", "pg_statistics_obj_is_visible",
          "pg_ts_dict_is_visible", "pg_ts_parser_is_visible", "pg_ts_template_is_visible",

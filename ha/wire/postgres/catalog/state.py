@@ -60,6 +60,13 @@ class Catalogue:
             found = self._contents[spec.name] = Contents(spec.rows(self))
         return found
 
+    def file_size(self, which: object) -> int:
+        """Bytes of the database's file; 0 for the name of another database."""
+        if isinstance(which, str) and which != self.identity.database():
+            return 0
+        sql = "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size"
+        return int(self._connection.execute(sql).fetchall()[0][0])  # type: ignore[arg-type]
+
     # --- names -----------------------------------------------------------------------
 
     def namespaces(self) -> list[tuple[int, str]]:
