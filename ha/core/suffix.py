@@ -46,3 +46,10 @@ class Suffix:
         take_back = self.in_place and not verdict.counts
         self.in_place = self.in_place and not take_back
         return Step(take_back, settled=not lost)
+
+
+def may_be_under_way_with(first: str, message: str) -> bool:
+    """May a waiting message be published before ``first``, the one that waits the longest, has its
+    place? Both are message ids. Only if both are of one process: then the later one names the
+    earlier one as what must precede it, and does not count without."""
+    return first.rpartition("-")[0] == message.rpartition("-")[0]

@@ -987,7 +987,9 @@ class Committer:
                         unit.number,
                     )
             number = writers[-1].number
-            control.set_origin_seen(connection, self._options.node, self.process_id, number, number)
+            node = self._options.node
+            control.set_origin_seen(connection, node, self.process_id, number, number)
+            self._fold.drop_parts(connection, node, self.process_id, number)
             control.advance(
                 connection, self._log.subject, last.sequence, last.time_ns, last.payload
             )

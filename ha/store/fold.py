@@ -240,6 +240,7 @@ class Fold:
 
     def _one(self, entry: Entry, tentative: bool = False) -> Folded:
         """``tentative``: its effects are in the file already."""
+        connection = self._connection
         cs = decode(entry.payload)
         if cs.kind is Kind.BASE:
             return self._base(entry, cs)
@@ -270,7 +271,10 @@ class Fold:
         if now != seen:
             self._origins[cs.node, cs.process_id] = now
         if self._parts and cs.node:
-            self._drop_parts(cs)
+            self.drop_parts(
+                connection, cs.node, cs.process_id, cs.origin.number if cs.origin else 0
+            )
+            self._parts = bool(connection.execute("SELECT count(*) FROM ha_parts"))
         schema = part is not None or any(c.command for c in cs.changes)
         return Folded(entry, verdict, reason, schema=schema, kind=cs.kind, applied_changes=count)
 
@@ -386,14 +390,14 @@ class Fold:
 
         return each()
 
-    def _drop_parts(self, cs: ChangeSet) -> None:
-        """A whole message of a node ends what it, or an earlier process of it, left in parts."""
-        number = cs.origin.number if cs.origin else 0
-        self._connection.execute(
-            "DELETE FROM ha_parts WHERE node = ? AND (process_id <> ? OR number <= ?)",
-            (cs.node, cs.process_id, number),
-        )
-        self._parts = bool(self._connection.execute("SELECT count(*) FROM ha_parts"))
+    def drop_parts(self, connection: Connection, node: str, process_id: int, number: int) -> None:
+        """A whole message of a node ends what it, or an earlier process of it, left in parts. In
+        the transaction that is open on ``connection``."""
+        if self._parts:
+            connection.execute(
+                "DELETE FROM ha_parts WHERE node = ? AND (process_id <> ? OR number <= ?)",
+                (node, process_id, number),
+            )
 
     # --- dead letters ----------------------------------------------------------------
 

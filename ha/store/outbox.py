@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from ha.core.changeset import Change, ChangeSet, Identify, Origin, decode, encode
 from ha.core.inverse import inverse_changes, inverse_sequences
 from ha.core.parts import changes_of, encode_all
+from ha.core.suffix import may_be_under_way_with
 from ha.log.api import Outgoing
 from ha.store import control
 from ha.store.apply import Applier
@@ -65,7 +66,7 @@ class Outbox:
             " ORDER BY position LIMIT ?",
             (position, limit),
         ):
-            if _process_of(message_id) != _process_of(oldest):
+            if not may_be_under_way_with(oldest, message_id):
                 break
             out.append(Waiting(at, Outgoing(message_id, payload)))
         return out
@@ -223,10 +224,6 @@ class Outbox:
             )
         ]
         return list(changes_of(parts)), parts[-1]
-
-
-def _process_of(message_id: str) -> str:
-    return message_id.rpartition("-")[0]
 
 
 def messages_of(origin: Origin, payloads: Sequence[bytes]) -> list[Outgoing]:

@@ -32,7 +32,7 @@ from tests.support.statements import creates, ddl, dml, virtual
 
 EXAMPLES = int(os.environ.get("HA_EXAMPLES", "100"))
 FAST = replace(OPTIONS, commit=replace(OPTIONS.commit, publish_timeout=5.0))
-ASYNC = replace(OPTIONS, commit=replace(OPTIONS.commit, asynchronous=True, publish_timeout=0.3))
+ASYNC = replace(OPTIONS, commit=replace(OPTIONS.commit, asynchronous=True, publish_timeout=0.05))
 
 # What an interface tells its client about a race; everything else would be a bug.
 RACES = {Code.NOT_APPLIED, Code.NOT_WRITTEN, Code.SERIALIZATION_FAILURE}

@@ -10,8 +10,9 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from ha.core.changeset import decode
+from ha.core.changeset import Change, ChangeSet, Operation, Origin, decode
 from ha.core.errors import Code, HaError
+from ha.core.parts import encode_all
 from ha.engine.api import Statement, Status
 from ha.log.api import Ack, NotSent, Outgoing, Refused
 from ha.log.memory import MemoryBroker, MemoryStream
@@ -361,3 +362,24 @@ async def test_a_transaction_bigger_than_a_message_travels_in_parts(
         await two.run("DELETE FROM t")
         await settle(nodes)
         assert await ids(one) == []
+
+
+async def test_a_late_end_of_a_big_transaction_of_a_former_process_counts_nowhere() -> None:
+    stream = MemoryStream(epoch="test")
+    async with open_cluster(2, stream=stream) as nodes:
+        await nodes[0].run("CREATE TABLE t(id INTEGER PRIMARY KEY, x)")
+        await settle(nodes)
+        rows = tuple(
+            Change(Operation.INSERT, "t", ("id", "x"), ("id",), new_values=(n, "x" * 1_000))
+            for n in range(1, 6)
+        )
+        former = ChangeSet("n1", 99, "ha.db", rows, origin=Origin("n1", 99, 1))
+        *first, last = encode_all(former, 4_096)
+        subject = nodes[0].database.log.subject
+        for n, payload in enumerate(first):
+            stream.append(subject, Outgoing(f"n1-99-1.{n}", payload))
+        await settle(nodes)
+        await nodes[0].run("INSERT INTO t VALUES (10, 'by the present process')")
+        stream.append(subject, Outgoing("n1-99-1.last", last))
+        await settle(nodes)
+        assert [await node.rows("SELECT id FROM t") for node in nodes] == [[(10,)], [(10,)]]
