@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
+import nats
+import nats.errors
 
 from tests.support.processes import HaProcess
 
@@ -85,7 +90,7 @@ def wait_leader(
     )
 
 
-def until(find: Callable[[], Any], timeout: float) -> Any:
+def until(find: Callable[[], Any], timeout: float, *, pause: float = 0.02) -> Any:
     """What ``find`` answers, as soon as that is true."""
     end = time.monotonic() + timeout
     while True:
@@ -93,4 +98,75 @@ def until(find: Callable[[], Any], timeout: float) -> Any:
         if found:
             return found
         assert time.monotonic() < end, f"not within {timeout} s"
-        time.sleep(0.02)
+        time.sleep(pause)
+
+
+@contextmanager
+def three_servers(folder: Path, *extra: str) -> Iterator[dict[str, LeaderNode]]:
+    """Three nodes, each with a NATS server of its own: these keep three copies of the stream."""
+    routes = {name: free_port() for name in "abc"}
+    with ExitStack() as stack:
+        nodes: dict[str, LeaderNode] = {}
+        for name, port in routes.items():
+            home = folder / name
+            home.mkdir(parents=True, exist_ok=True)
+            others = ", ".join(f'"nats://127.0.0.1:{p}"' for n, p in routes.items() if n != name)
+            config = home / "nats.conf"
+            config.write_text(
+                f"server_name: {name}\n"
+                f"cluster {{ name: test, listen: 127.0.0.1:{port}, routes: [{others}] }}\n"
+            )
+            node = LeaderNode(name, ["db.sqlite", "--nats-port", str(free_port())], home)
+            node.arguments += ["--nats-config", str(config), "--replicas", "3", "--grpc-insecure"]
+            node.arguments += ["--leader-addr", node.address, "--nats-logs", *extra]
+            stack.callback(node.kill)
+            nodes[name] = node
+        with ThreadPoolExecutor(3) as pool:  # a NATS cluster is there when two of them are
+            list(pool.map(LeaderNode.start, nodes.values()))
+        for node in nodes.values():
+            node.wait_ready()
+        yield nodes
+
+
+class JetStreamAdmin:
+    """Asks the NATS servers of a cluster who leads what, and has it changed."""
+
+    def __init__(self, node: LeaderNode) -> None:
+        self._url = f"nats://127.0.0.1:{node.ports['nats']}"
+
+    def request(self, subject: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        """The JSON answer."""
+
+        async def ask() -> dict[str, Any]:
+            client = await nats.connect(self._url, allow_reconnect=False)
+            try:
+                payload = b"" if body is None else json.dumps(body).encode()
+                answer = await client.request(f"$JS.API.{subject}", payload, timeout=5)
+                document: dict[str, Any] = json.loads(answer.data)
+                return document
+            finally:
+                await client.close()
+
+        return asyncio.run(ask())
+
+    def leader_of(self, stream: str) -> str | None:
+        """The server that is the Raft leader of a stream, and has all copies up to date."""
+        cluster = self.request(f"STREAM.INFO.{stream}").get("cluster") or {}
+        current = all(r.get("current") for r in cluster.get("replicas") or ())
+        return cluster.get("leader") if current else None
+
+    def move(self, stream: str, server: str, timeout: float = 60.0) -> None:
+        """Let ``server`` be the Raft leader of the stream."""
+
+        def done() -> bool:
+            try:
+                leader = self.leader_of(stream)
+                if leader is not None and leader != server:
+                    self.request(
+                        f"STREAM.LEADER.STEPDOWN.{stream}", {"placement": {"preferred": server}}
+                    )
+                return leader == server
+            except (nats.errors.Error, OSError):
+                return False
+
+        until(done, timeout, pause=0.2)
