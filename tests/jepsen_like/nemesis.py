@@ -68,7 +68,10 @@ class Nemesis:
             try:
                 write_surely(self._cluster.nodes[name], PROBE, time.monotonic() + RECOVERY)
             except AssertionError as error:
-                raise AssertionError(f"{name} did not recover from {kind}: {error}") from error
+                where = self._cluster.tell_where(name)
+                raise AssertionError(
+                    f"{name} did not recover from {kind}: {error}\n{where}"
+                ) from error
         fault.recovered = self._history.now()
 
     def _target(self, kind: str) -> list[str]:

@@ -98,11 +98,11 @@ class Cluster(ABC):
         folder.mkdir()
         if self.machine.disk is not None:
             self.disks[name] = self.machine.disk(folder, DISK_MIB)
-        environment: dict[str, str] = {}
+        environment = {"PYTHONFAULTHANDLER": "1"}
         if self.machine.faketime is not None:
             clock = Clock(self.folder / f"{name}.clock", self.machine.faketime)
             self.clocks[name] = clock
-            environment = clock.environment
+            environment |= clock.environment
         common = ["db.sqlite", "-n", name, "--pg-port", "-1", "--nats-logs"]
         if self.options.durability == "full":
             common += ["--durability", "full"]
@@ -152,6 +152,16 @@ class Cluster(ABC):
                 if not any("no log" in line for line in node.lines[seen:]):
                     break
         raise AssertionError(f"{name} does not come back:\n" + "\n".join(node.lines[-30:]))
+
+    def tell_where(self, name: str) -> str:
+        """Ends a node that hangs; the stacks of its threads, which stand in its log too."""
+        node = self.nodes[name]
+        seen = len(node.lines)
+        if node.process.poll() is None:
+            node.process.send_signal(signal.SIGABRT)
+            node.process.wait(_GONE)
+            node.kill()
+        return "\n".join(node.lines[seen:])
 
     def signal_nats(self, name: str, number: int) -> int:
         """Signals the NATS server of a node; its pid."""
