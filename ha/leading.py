@@ -96,12 +96,14 @@ async def refuse_beside_old_leader(config: Config, keys: Keys, database_ids: lis
             )
             if redirect is None or redirect.value is None:
                 continue
+            address = redirect.value.decode(errors="replace")
+            if address in (config.leader_static, config.leader_addr):
+                continue  # one of ours: without an election there is no key of the leader
             ours = await keys(bucket_of(config.replication_stream), 0.0).get(LEADER_KEY)
         except LogError as error:
             logger.warning("it is not known whether nodes of another kind elect: %s", error)
             return
         if ours is None:
-            address = redirect.value.decode(errors="replace")
             raise HaError(
                 Code.ALREADY_EXISTS,
                 f"the database {database_id!r} has a leader at {address} that nodes of the"

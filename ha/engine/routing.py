@@ -58,6 +58,8 @@ _CHANGING = frozenset(
 )
 _UNSEEN = frozenset({Code.SQL_ERROR, Code.UNKNOWN_TABLE, Code.UNKNOWN_COLUMN, Code.OBJECT_EXISTS})
 """What SQLite says of a statement whose table is with the leader, and not yet here."""
+_ELSEWHERE = frozenset({Code.NOT_LEADER, Code.NO_LEADER})
+"""Nothing was written: another node leads, or will, or this one's term is not open yet."""
 _ONLY_IN_TRANSACTION = frozenset({"foreign_keys", "defer_foreign_keys"})
 _DATABASE_COMMANDS = frozenset({"CREATE DATABASE", "DROP DATABASE"})
 
@@ -154,7 +156,7 @@ class RoutedSession(Session):
             except LeaderLost as lost:
                 await self._pause(deadline, self._unreachable(leader, lost))
             except HaError as error:
-                if error.code is not Code.NOT_LEADER or self._forwarded:
+                if error.code not in _ELSEWHERE or self._forwarded:
                     raise
                 await self._pause(deadline, self._refused(leader, error))
 
@@ -369,9 +371,17 @@ class RoutedSession(Session):
                     return begun
             elif self._forwarded and not self._leads:
                 raise self._not_leader()
+            if self._leads:
+                await self._until_open()
             if self._routing.linearizable:
                 await self._freshen()
         return await super()._control(parsed)
+
+    async def _until_open(self) -> None:
+        """A transaction that begins to read before this leader's term is open would be overtaken
+        by the message that opens it."""
+        with trio.move_on_after(self._cluster.wait):
+            await self._database.committer.wait_open()
 
     async def begin_read_only(self) -> None:
         if self.status is Status.IDLE:
@@ -384,6 +394,8 @@ class RoutedSession(Session):
             begun = await self._begin_remote(parsed.sql)
             if begun is not None:
                 return begun
+        if parsed.savepoint[0] == "BEGIN" and self.status is Status.IDLE and self._leads:
+            await self._until_open()
         return await super()._savepoint(parsed)
 
     async def _begin_remote(self, sql: str) -> Result | None:
@@ -516,7 +528,7 @@ class RoutedSession(Session):
                 return await here()
             except HaError as error:
                 # Certain: it is not written. This node has just lost its office, or only got it.
-                if error.code is not Code.NOT_LEADER or self._forwarded:
+                if error.code not in _ELSEWHERE or self._forwarded:
                     raise
                 await self._pause(deadline, error)
 
@@ -562,7 +574,7 @@ class RoutedSession(Session):
                         raise self._lost_write(leader, lost, sequence) from lost
                 await self._pause(deadline, self._unreachable(leader, lost))
             except HaError as error:
-                if error.code is not Code.NOT_LEADER:
+                if error.code not in _ELSEWHERE:
                     raise
                 await self._pause(deadline, self._refused(leader, error))
             finally:
@@ -685,6 +697,8 @@ class RoutedSession(Session):
         )
 
     def _refused(self, leader: Leader, error: HaError) -> HaError:
+        if error.code is Code.NO_LEADER:
+            return error
         return HaError(
             Code.NO_LEADER,
             f"{leader.address} should lead, and does not: {error.message}",

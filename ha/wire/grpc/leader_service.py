@@ -8,7 +8,7 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import trio
 from connectrpc.code import Code as GrpcStatus
@@ -40,6 +40,7 @@ _CLOSE_SECONDS = 10.0
 _REMEMBERED = 10_000
 
 _log = logging.getLogger("ha.grpc")
+T = TypeVar("T")
 
 PrepareFor = Callable[[Mapping[str, str]], Callable[[Any], None]]
 """Makes what prepares a connection for a wire's statements, from what that wire has carried."""
@@ -82,6 +83,7 @@ class RequestIds:
     def __init__(self) -> None:
         self._running: dict[str, trio.Event] = {}
         self._abandoned: OrderedDict[str, None] = OrderedDict()
+        self._unknown: OrderedDict[str, HaError] = OrderedDict()
 
     def begin(self, request_id: str) -> None:
         """Raises NOT_WRITTEN when its follower does not wait for it any more."""
@@ -89,17 +91,27 @@ class RequestIds:
             raise HaError(Code.NOT_WRITTEN, "the request was given up before it came")
         self._running[request_id] = trio.Event()
 
-    def end(self, request_id: str) -> None:
+    def end(self, request_id: str, unknown: HaError | None = None) -> None:
+        """``unknown``: this node does not know itself yet what became of it."""
+        if unknown is not None:
+            _remember(self._unknown, request_id, unknown)
         self._running.pop(request_id).set()
 
     async def abandon(self, request_id: str) -> None:
-        """Return when it has ended, or will never begin."""
-        self._abandoned[request_id] = None
-        if len(self._abandoned) > _REMEMBERED:
-            self._abandoned.popitem(last=False)
+        """Return when it has ended, or will never begin. Raises OUTCOME_UNKNOWN while that does
+        not say whether more will come of it."""
+        _remember(self._abandoned, request_id, None)
         running = self._running.get(request_id)
         if running is not None:
             await running.wait()
+        if request_id in self._unknown:
+            raise self._unknown[request_id]
+
+
+def _remember(ids: OrderedDict[str, T], request_id: str, what: T) -> None:
+    ids[request_id] = what
+    if len(ids) > _REMEMBERED:
+        ids.popitem(last=False)
 
 
 @dataclass(slots=True)
@@ -248,11 +260,15 @@ class _Conversation:
             return
         ids.begin(request.request_id)
         session.request_id = request.request_id
+        unknown: HaError | None = None
         try:
             await handle(self, session, request, response)
+        except HaError as error:
+            unknown = error if error.code is Code.OUTCOME_UNKNOWN else None
+            raise
         finally:
             session.request_id = ""
-            ids.end(request.request_id)
+            ids.end(request.request_id, unknown)
 
     async def _confirm(self, request: ForwardRequest, response: ForwardResponse) -> None:
         cluster = self._service.databases.cluster
