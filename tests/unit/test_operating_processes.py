@@ -343,7 +343,8 @@ def test_the_commands_that_operate_a_node(tmp_path: Path) -> None:
         one.query({"sql": "UPDATE t SET x = 'A' WHERE id = 1"})
         last = status(one)["position"]
 
-        table = ha("status", *at, cwd=tmp_path).splitlines()
+        shown = ha("status", *at, cwd=tmp_path)
+        table = shown[shown.index("DATABASE") :].splitlines()
         assert table[0].split() == ["DATABASE", "POSITION", "LAG", "SNAPSHOT", "PEERS", "LEADER",
                                     "STATE"]  # fmt: skip
         assert table[1].split()[:3] == ["ha.db*", str(last), "0"]
@@ -356,7 +357,7 @@ def test_the_commands_that_operate_a_node(tmp_path: Path) -> None:
         assert [i["seq"] for i in items] == [last]
 
         dry = ha("undo", str(last), *at, "--dry-run", cwd=tmp_path)
-        assert "would revert 1 transaction at" in dry
+        assert f"would revert 1 transaction at {last} (1 row)" in dry
         assert "UPDATE t SET x = 'a' WHERE id = 1;" in dry
         done = json.loads(ha("undo", str(last), *at, "--entities", "--json", cwd=tmp_path))
         assert (done["rows"], done["sequence"]) == (1, last + 1)
@@ -374,6 +375,13 @@ def test_the_commands_that_operate_a_node(tmp_path: Path) -> None:
         assert db.execute("SELECT x FROM t ORDER BY id").fetchall() == [("A",), ("b",)]
         db.close()
 
+        missing = ha("restore", "no/where.db", *at, cwd=tmp_path, status=1)
+        assert "no/where.db: " in missing
+        assert "No such file" in missing
+        one.query({"sql": "ALTER TABLE t ADD COLUMN y"})
+        dry = ha("undo", str(last), *at, "--dry-run", cwd=tmp_path)
+        assert "would be refused" in dry
+        assert "obstacle: the schema changed at" in dry
         refused = ha("undo", "99999", *at, cwd=tmp_path, status=1)
         assert "there is nothing at 99999" in refused
         assert "see ha undo --help" in ha("undo", "1", "--nope", *at, cwd=tmp_path, status=2)

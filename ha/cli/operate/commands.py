@@ -214,10 +214,13 @@ def _restore(remote: Remote, given: argparse.Namespace) -> Any:
         path = remote.of_database("/snapshot" if given.source == "snapshot" else "")
     incoming = f"{target}.incoming"
     try:
-        with remote.file(path) as response, open(incoming, "wb") as file:
+        with open(incoming, "wb") as file, remote.file(path) as response:
             sequence = int(response.headers.get("X-Sequence") or 0)
             while chunk := response.read(_CHUNK):
-                file.write(chunk)
+                try:
+                    file.write(chunk)
+                except OSError as error:  # not the node's fault
+                    raise RemoteError(f"{target}: {error}") from error
             file.flush()
             os.fsync(file.fileno())
         _check(incoming)
@@ -299,12 +302,14 @@ def _show_undo(answer: Any) -> str:
         what += f" from {answer['first']} to {answer['last']}"
     else:
         what += f" at {answer['first']}"
+    rows = f"{answer['rows']} row{'s' if answer['rows'] != 1 else ''}"
     if answer.get("dry_run"):
-        out = [f"would revert {what}: {answer['rows']} rows change"]
+        would = "would revert" if not answer["obstacles"] else "would be refused to revert"
+        out = [f"{would} {what}" + ("" if answer["obstacles"] else f" ({rows})")]
         out += [f"    obstacle: {o['message']}" for o in answer["obstacles"]]
         out += [f"    {statement};" for statement in answer["statements"]]
     elif answer["sequence"]:
-        out = [f"reverted {what}: {answer['rows']} rows changed, at {answer['sequence']}"]
+        out = [f"reverted {what} ({rows}), by the one at {answer['sequence']}"]
     else:
         out = [f"{what}: nothing differs from what it was"]
     out += [f"    stays: {text}" for text in answer["schema"]]
