@@ -48,6 +48,7 @@ from ha.log.js_api import Api, JetStreamError
 from ha.log.keys import JetStreamKeys
 from ha.log.objects import Bucket
 from ha.log.ordered import READER_METADATA, OrderedConsumer
+from ha.log.stopgap import Stopgap
 
 _log = logging.getLogger("ha.log")
 
@@ -410,6 +411,7 @@ class JetStreamLog:
         self._subject_bytes = subject.encode()
         self.held = held
         self._durable = held.durable
+        self._stopgaps: list[Stopgap] = []
         # How almost every ack begins; what follows is the sequence and a brace.
         self._ack_start = b'{"stream":"%b","seq":' % self._stream.encode()
 
@@ -466,7 +468,11 @@ class JetStreamLog:
         limit = self.max_payload
 
         def on_reply(index: int, reply: bytes, headers: bytes, payload: bytes) -> None:
-            on_ack(index, self._outcome(headers, payload))
+            outcome = self._outcome(headers, payload)
+            if type(outcome) is Ack:
+                for stopgap in self._stopgaps:
+                    stopgap.note(outcome.sequence)
+            on_ack(index, outcome)
 
         for message in messages:
             if len(message.payload) > limit:
@@ -547,9 +553,14 @@ class JetStreamLog:
             floor=self._durable.floor_of(after),
             on_floor=on_floor,
         )
+        stopgap = Stopgap(self._broker.api, consumer, stream=self._stream, subject=self._subject)
+        self._stopgaps.append(stopgap)
+        self._broker.start(stopgap.run)
         try:
             yield consumer
         finally:
+            self._stopgaps.remove(stopgap)
+            stopgap.close()
             consumer.close()
 
     async def history(self, first: int, last: int | None = None) -> AsyncIterator[Entry]:

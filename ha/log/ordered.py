@@ -26,6 +26,7 @@ _log = logging.getLogger("ha.log")
 
 _HEARTBEAT = 1.0
 _SILENCE = 3.0  # three heartbeats missing
+_SUSPICIOUS = 1.7
 _CREATE_TIMEOUT = 5.0
 _GRACE = 0.2  # for a reading task that had no turn: a busy node is no silent server
 _INACTIVE = 30.0  # after which the server forgets the consumer of a node that is gone
@@ -82,6 +83,7 @@ class OrderedConsumer:
         self._task: trio.lowlevel.Task | None = None
         self._scope = trio.CancelScope()
         self._feed: _Feed | None = None
+        self._heard = 0.0
 
     # --- reading ---
 
@@ -151,6 +153,18 @@ class OrderedConsumer:
             if self._task is not None:
                 self._wake()
 
+    def check_stream(self, info: dict[str, Any]) -> None:
+        """Raises LogReset if the stream is not the one that this position belongs to."""
+        self._check(info, self.position, max(self.position, self.floor))
+
+    @property
+    def silent(self) -> bool:
+        """Whether nothing has come for so long that the consumer may be gone."""
+        if not self.started.is_set() or self._error is not None:
+            return False
+        heard = self._heard if self._feed is None else self._feed.heard
+        return trio.current_time() > heard + _SUSPICIOUS
+
     @property
     def idle(self) -> bool:
         """Whether the reader has taken all and waits for more."""
@@ -183,6 +197,8 @@ class OrderedConsumer:
                     await trio.sleep(delay)
                     delay = min(delay * 2, _RETRY_LAST)
                 finally:
+                    if self._feed is not None:
+                        self._heard = self._feed.heard
                     self._feed = None
                     feed.stop()
 
