@@ -8,6 +8,7 @@ from typing import Any
 
 import psycopg
 import trio
+import trio.testing
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -85,6 +86,68 @@ def test_any_conversation_leaves_the_server_alive(conversations: list[list[bytes
         await client.aclose()
 
     trio.run(main)
+
+
+ROUNDS = st.one_of(
+    MESSAGES,
+    st.builds(
+        lambda sql, name, value, described, rows: (
+            parse(sql, name)
+            + bind(*([] if value is None else [value]), statement=name)
+            + (describe() if described else b"")
+            + execute("", rows)
+            + SYNC
+        ),
+        st.sampled_from(
+            ["SELECT x FROM t ORDER BY x", "SELECT x FROM t WHERE x >= $1", "SELECT 1 / 0, 1",
+             "INSERT INTO t VALUES (7) RETURNING x", "SELECT CAST('a' AS BLOB) AS x"]
+        ),
+        st.just(""),
+        st.sampled_from([None, b"2", b"x"]),
+        st.booleans(),
+        st.integers(0, 3),
+    ),
+)  # fmt: skip
+
+
+@fuzz(40)
+@given(st.lists(ROUNDS, min_size=1, max_size=8), st.booleans())
+def test_answers_do_not_depend_on_how_the_messages_arrive(
+    messages: list[bytes], in_transaction: bool
+) -> None:
+    """At once, when much is done in one step; and one by one, piece by piece."""
+    begin = [framed("Q", b"BEGIN\0")] if in_transaction else []
+    whole = b"".join([*begin, *messages, SYNC, framed("X")])
+
+    async def main(pieces: list[bytes]) -> tuple[bytes, bool]:
+        async with open_pg(TRUST) as server:
+            await server.node.run("CREATE TABLE t(x INTEGER)")
+            await server.node.run("INSERT INTO t VALUES (1), (2), (3)")
+            client = await server.raw()
+            await client.until()
+            answer, whole = b"", True
+            try:
+                for piece in pieces:
+                    await client.send(piece)
+                    await trio.testing.wait_all_tasks_blocked(0.001)
+            except trio.BrokenResourceError:
+                whole = False  # a session that broke the protocol ends with bytes unread
+            try:
+                with trio.fail_after(30):
+                    while data := await client.stream.receive_some(65536):
+                        answer += data
+            except trio.BrokenResourceError:
+                whole = False
+            await client.aclose()
+            return answer, whole
+
+    step = max(1, len(whole) // 12)
+    at_once, all_of_it = trio.run(main, [whole])
+    cut, all_of_that = trio.run(main, [whole[i : i + step] for i in range(0, len(whole), step)])
+    if all_of_it and all_of_that:
+        assert cut == at_once
+    else:
+        assert cut.startswith(at_once) or at_once.startswith(cut)
 
 
 async def alive(server: PgServer) -> None:

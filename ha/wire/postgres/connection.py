@@ -33,6 +33,8 @@ from ha.wire.postgres.settings import REPORTED, Settings
 from ha.wire.postgres.simple import simple_query
 from ha.wire.postgres.startup import Login
 
+_LAST_WORDS = 1.0
+"""Seconds that a client which leaves may take to read what it had asked for."""
 _EVERYWHERE = ("postgres", "template1")
 """Databases that every PostgreSQL server has: tools go there to ask for the others (psql -l)."""
 
@@ -137,6 +139,8 @@ async def converse(conversation: Conversation) -> None:
         elif isinstance(message, Flush):
             await channel.flush()
         elif isinstance(message, Terminate):
+            with trio.move_on_after(_LAST_WORDS):
+                await channel.flush()  # it may have come together with what it ends
             return
         elif isinstance(message, CopyData | CopyDone | CopyFail):
             continue  # of a COPY that failed: the client did not know yet
