@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from ha.cli.operate.commands import _parser as operating_parser
 from ha.cli.options import HelpWanted, parse
 from ha.config import NOT_BUILT
 
+OPERATE = ("status", "snapshot", "restore", "history", "undo")
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -37,7 +39,9 @@ def test_a_command_is_understood(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     arguments = shlex.split(command, comments=True)[1:]
-    if "--help" in arguments:
+    if arguments[0] in OPERATE:
+        assert operating_parser().parse_args(arguments).command == arguments[0]
+    elif "--help" in arguments:
         with pytest.raises(HelpWanted):
             parse(arguments, {})
     else:
