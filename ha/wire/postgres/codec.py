@@ -354,7 +354,13 @@ def _bind(body: bytes) -> Bind:
     return Bind(portal, statement, parameter_formats, tuple(values), result_formats)
 
 
+_ONE_FORMAT = {b"\0\1\0\0": (0,), b"\0\1\0\1": (1,)}
+
+
 def _formats(body: bytes, position: int) -> tuple[tuple[int, ...], int]:
+    one = _ONE_FORMAT.get(body[position : position + 4])
+    if one is not None:
+        return one, position + 4
     (count,) = _UINT16.unpack_from(body, position)
     position += 2
     if not count:

@@ -327,6 +327,12 @@ class Conversation:
             count = sent if portal.count is None else portal.count
             channel.write(completed(portal.tag, count))
 
+    def has_open_portals(self) -> bool:
+        for portal in self.portals.values():  # noqa: SIM110 (asked after every statement)
+            if portal.source is not None:
+                return True
+        return False
+
     # --- the end of things --------------------------------------------------------------
 
     async def close_open(self, committing: bool) -> None:

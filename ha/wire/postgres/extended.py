@@ -28,6 +28,7 @@ from ha.wire.postgres.messages import Bind, Close, Describe, Execute, Message, P
 from ha.wire.postgres.perform import describe_command
 from ha.wire.postgres.plan import Plan
 from ha.wire.postgres.tags import completed
+from ha.wire.postgres.transactions import Block
 
 
 class Extended:
@@ -54,8 +55,9 @@ class Extended:
         """The end of a pipeline, and of its implicit transaction."""
         self.skipping = False
         c = self._c
-        if c.transactions.status == "I":
-            if c.transactions.active or c.cursors or any(p.source for p in c.portals.values()):
+        transactions = c.transactions
+        if transactions.block is not Block.EXPLICIT:
+            if transactions.block is Block.IMPLICIT or c.cursors or c.has_open_portals():
                 try:
                     async with c.running():
                         await c.close_open(True)
