@@ -109,6 +109,8 @@ class Database:
         self.replacing = SharedLock()
         """Shared by those who copy the file, held alone by who replaces it."""
         self.snapshots = Snapshots(self, options.snapshots)
+        self.stranded = False
+        """It is behind its log, and only another node's snapshot can help."""
         self.caught_up = trio.Event()
         self.closing = False
         self.sessions: Counter[str] = Counter()

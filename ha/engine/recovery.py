@@ -32,8 +32,14 @@ async def recover(database: Database, missing: int | None, rebased: bool = False
     ``missing``: messages up to there are known to be missing; ``rebased``: whatever the stream
     holds, only a snapshot can bring them. Raises Mismatch.
     """
+    try:
+        return await _recover(database, missing, rebased)
+    finally:
+        database.stranded = False
+
+
+async def _recover(database: Database, missing: int | None, rebased: bool) -> int:
     delay = _RETRY_FIRST
-    said = False
     while True:
         try:
             state = await database.log.state()
@@ -54,11 +60,12 @@ async def recover(database: Database, missing: int | None, rebased: bool = False
             behind = missing or await _forgotten_position(database, state, applied)
             if behind is None:
                 return max(applied, state.first - 1)
-            if not said:
-                said = True
+            if not database.stranded:
+                database.stranded = True
                 database.committer.fall_behind(
                     f"it lacks messages up to {behind}, which the stream has forgotten, and waits"
-                    " for a snapshot of a node that has them"
+                    " for a snapshot of a node that has them; if there is none any more, make this"
+                    " file the new base with POST /replications/rebase"
                 )
         except (LogError, OSError) as error:
             logger.warning("%s cannot be brought up yet: %s", database.id, error)

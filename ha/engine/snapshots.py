@@ -30,6 +30,7 @@ logger = logging.getLogger(__name__)
 
 SNAPSHOT_PATIENCE = 60.0
 """Seconds to wait for a snapshot that the log speaks of."""
+_OWED_PAUSE = 1.0
 _GUARD_LONGEST = 600.0
 _GUARD_SHORTEST = 0.25
 
@@ -178,6 +179,11 @@ class Snapshots:
         self._lock = trio.Lock()
         self.taken = 0
         self._uncovered: tuple[int, int] | None = None
+        self._owed = trio.Event()
+
+    def owe(self) -> None:
+        """Take one as soon as it can be: others wait for it."""
+        self._owed.set()
 
     async def take(self) -> int:
         """Take one now; the sequence that it contains, 0 if the newest holds all there is.
@@ -229,10 +235,19 @@ class Snapshots:
             return  # what does not hold all of the log is no base for others
         await database.caught_up.wait()
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._pay)
             if self._options.interval > 0:
                 nursery.start_soon(self._by_time)
             if self._options.base:
                 nursery.start_soon(self._guard)
+
+    async def _pay(self) -> None:
+        while True:
+            await self._owed.wait()
+            if self._database.committer.problem is None and await self._try():
+                self._owed = trio.Event()
+            else:
+                await trio.sleep(_OWED_PAUSE)
 
     async def _by_time(self) -> None:
         while True:
@@ -243,7 +258,7 @@ class Snapshots:
         """The base is never lost: by a start, nor by the age of messages."""
         await trio.sleep(self._chance() * self._options.jitter)
         if not self._is_empty():
-            await self._try()
+            self.owe()
         while True:
             pause = _GUARD_LONGEST
             try:
@@ -281,14 +296,17 @@ class Snapshots:
         finally:
             self._database.store.give_reader(connection)
 
-    async def _try(self) -> None:
+    async def _try(self) -> bool:
+        """False if there is none for now."""
         database = self._database
         if database.committer.problem is not None:
-            return
+            return False
         try:
             await self.take()
         except HaError as error:
             logger.warning("no snapshot of %s: %s", database.id, error.message)
+            return False
+        return True
 
     def _chance(self) -> float:
         return self._database.runtime.random.random()

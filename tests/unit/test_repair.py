@@ -9,10 +9,12 @@ from trio.testing import MockClock
 
 from ha.core.errors import Code, HaError
 from ha.engine.repair import adopt, rebase
+from ha.log.api import Ack, LogError, Outgoing
 from ha.log.memory import MemoryBroker, MemoryStream
 from tests.support.cluster import TestNode, open_node, settle
 from tests.support.dump import dump
 from tests.unit.test_identity import lose_everything, lose_the_end, refuses
+from tests.unit.test_snapshots import eventually
 
 
 async def fill(node: TestNode, first: int, count: int) -> None:
@@ -79,6 +81,107 @@ async def test_a_snapshot_that_holds_lost_messages_is_none_of_the_log(
         assert two.database.committer.applied > taken
         assert await two.database.snapshots.take() == two.database.committer.applied
         assert dump(one.database.store.path) == dump(two.database.store.path)
+
+
+async def two_files_ahead_of_their_log(stream: MemoryStream, paths: list[Path]) -> None:
+    async with (
+        MemoryBroker(stream, node="n1") as one_broker,
+        open_node("n1", one_broker, paths[0]) as one,
+        MemoryBroker(stream, node="n2") as two_broker,
+        open_node("n2", two_broker, paths[1]) as two,
+    ):
+        await one.run("CREATE TABLE t(x)")
+        await fill(one, 0, 5)
+        await settle([one, two])
+    lose_the_end(stream)
+
+
+async def test_a_base_whose_ack_is_lost_brings_its_content(
+    tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = MemoryStream(epoch="one")
+    paths = [tmp_path / "one.db", tmp_path / "two.db"]
+    await two_files_ahead_of_their_log(stream, paths)
+    async with (
+        MemoryBroker(stream, node="n1") as one_broker,
+        open_node("n1", one_broker, paths[0], seed=1) as one,
+        MemoryBroker(stream, node="n2") as two_broker,
+        open_node("n2", two_broker, paths[1], seed=1) as two,
+    ):
+        log = one.database.log
+        publish = log.publish_one
+
+        async def publish_without_ack(message: Outgoing, timeout: float) -> Ack:
+            monkeypatch.setattr(log, "publish_one", publish)
+            await publish(message, timeout)
+            raise LogError("no ack")
+
+        monkeypatch.setattr(log, "publish_one", publish_without_ack)
+        before = stream.last
+        assert await rebase(one.database) == before + 1 == stream.last
+        await adopt(two.database)
+        await settle([one, two])
+        assert await numbers(two) == [0, 1, 2, 3, 4]
+        assert dump(one.database.store.path) == dump(two.database.store.path)
+
+
+async def test_a_base_without_content_is_not_adopted(
+    tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is stored as soon as that can be; and who has the file still may make it a base again."""
+    stream = MemoryStream(epoch="one")
+    paths = [tmp_path / "one.db", tmp_path / "two.db"]
+    await two_files_ahead_of_their_log(stream, paths)
+    async with (
+        MemoryBroker(stream, node="n1") as one_broker,
+        open_node("n1", one_broker, paths[0], seed=1) as one,
+        MemoryBroker(stream, node="n2") as two_broker,
+        open_node("n2", two_broker, paths[1], seed=1) as two,
+    ):
+        with monkeypatch.context() as patched:
+
+            async def put_nothing(*_: object) -> None:
+                raise LogError("no room for objects")
+
+            patched.setattr(one_broker, "put_snapshot", put_nothing)
+            await rebase(one.database)
+            with pytest.raises(HaError) as info:
+                await adopt(two.database)
+            assert info.value.code is Code.UNAVAILABLE
+            assert "POST /replications/rebase" in (info.value.hint or "")
+            assert await numbers(two) == [0, 1, 2, 3, 4]
+        await eventually(lambda: one.database.snapshots.taken > 0)
+        await adopt(two.database)
+        await settle([one, two])
+        assert dump(one.database.store.path) == dump(two.database.store.path)
+
+
+async def test_a_node_that_waits_for_nobody_s_snapshot_may_be_the_base(
+    tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = MemoryStream(epoch="one")
+    paths = [tmp_path / "one.db", tmp_path / "two.db"]
+    await two_files_ahead_of_their_log(stream, paths)
+    async with (
+        MemoryBroker(stream, node="n3") as three_broker,
+        open_node("n3", three_broker) as three,
+    ):
+        async with (
+            MemoryBroker(stream, node="n1") as one_broker,
+            open_node("n1", one_broker, paths[0], seed=1) as one,
+        ):
+
+            async def put_nothing(*_: object) -> None:
+                raise LogError("no room for objects")
+
+            monkeypatch.setattr(one_broker, "put_snapshot", put_nothing)
+            await rebase(one.database)
+        await eventually(lambda: three.database.stranded)
+        assert "POST /replications/rebase" in (three.database.not_ready() or "")
+        await rebase(three.database)
+        await fill(three, 7, 1)
+        assert await numbers(three) == [0, 1, 2, 7]
+        assert three.database.not_ready() is None
 
 
 async def test_a_new_base_forgets_what_it_knew_of_lost_messages(
