@@ -20,7 +20,9 @@ _EXPECTED = CERTAIN | {
     "not_connected", "outcome_unknown", "written_not_applied", "timeout", "cancelled", "io_error",
     "ReadTimeout", "ReadError", "RemoteProtocolError", "WriteError", "WriteTimeout", "no_txseq",
 }  # fmt: skip
-_EXPECTED_STATES = re.compile(r"pg_(lost|08007|40001|42P07|53100|55P03|57014|57P0.|58000|58030)")
+_EXPECTED_STATES = re.compile(
+    r"pg_(lost|08007|25006|40001|42P07|53100|55P03|57014|57P0.|58000|58030)"
+)
 
 
 def check(history: History, seen: Mapping[str, Observation], initial: set[str]) -> list[str]:

@@ -93,6 +93,7 @@ class Namespaces(Network):
         self._names = list(names)
         self._subnet = f"10.{200 + number // 250 % 50}.{number % 250}"
         self._tag = f"{os.getpid()}-{number}"
+        self._ports = itertools.count(4300)
         self._bridge = f"hajb{number % 10**7}"
         self._cables = [f"hajv{number % 10**7}{chr(97 + i)}" for i in range(len(names))]
         try:
@@ -125,7 +126,7 @@ class Namespaces(Network):
         return Proxy(self.address(target), port, _NETNS / self._space(name))
 
     def ports(self, count: int) -> list[int]:
-        return list(range(4300, 4300 + count))
+        return list(itertools.islice(self._ports, count))
 
     def break_up(self, kind: str, name: str) -> None:
         for other in self._names:

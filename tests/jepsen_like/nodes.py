@@ -121,7 +121,8 @@ class Cluster(ABC):
         # Followers send writes there, so it must be known before the node has started.
         (port,) = network.ports(1)
         address = f"{network.address(name)}:{port}"
-        return ["--port", str(port), "--leader-addr", address, "--grpc-insecure"]
+        wait = ["--leader-wait", "2s"]  # less than the time-out of our clients
+        return ["--port", str(port), "--leader-addr", address, "--grpc-insecure", *wait]
 
     def start_nodes(self) -> None:
         self._restart_all(list(self.nodes))
