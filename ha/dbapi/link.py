@@ -79,6 +79,11 @@ class Link:
             ],
         )
 
+    def ping(self) -> None:
+        """Ask for a sign of life: :meth:`feed` gets one soon if the node is there."""
+        if self._lost is None:
+            self._h2.ping(b"ha-alive")
+
     def send(self, message: bytes) -> None:
         """Queue a message; :meth:`data_to_send` gives its bytes as the node has room."""
         self._unsent += b"\0" + len(message).to_bytes(4, "big") + message

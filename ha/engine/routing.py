@@ -152,7 +152,8 @@ class RoutedSession(Session):
                     return await self._cluster.leadership.confirm(self._database.id)
                 if self._forwarded:
                     raise self._not_leader()
-                return await self._cluster.forwarder.confirm(leader, self._database.id)
+                with self._interruptible():
+                    return await self._cluster.forwarder.confirm(leader, self._database.id)
             except LeaderLost as lost:
                 await self._pause(deadline, self._unreachable(leader, lost))
             except HaError as error:
@@ -554,7 +555,8 @@ class RoutedSession(Session):
             request = secrets.token_hex(8)
             since = self._database.committer.applied
             try:
-                remote = await self._cluster.forwarder.open(leader, self._carried())
+                with self._interruptible():
+                    remote = await self._cluster.forwarder.open(leader, self._carried())
             except LeaderLost as lost:
                 await self._pause(deadline, self._unreachable(leader, lost))
                 continue
@@ -617,7 +619,9 @@ class RoutedSession(Session):
         leadership = self._cluster.leadership
         leader = leadership.leader
         if leader is None:
-            leader = await leadership.wait_for_leader(max(0.0, deadline - trio.current_time()))
+            with self._interruptible():
+                leader = await leadership.wait_for_leader(max(0.0, deadline - trio.current_time()))
+            assert leader is not None
         return leader
 
     async def _pause(self, deadline: float, error: HaError) -> None:
@@ -625,7 +629,7 @@ class RoutedSession(Session):
         left = deadline - trio.current_time()
         if left <= 0:
             raise error
-        with trio.move_on_after(min(left, _PAUSE)):
+        with self._interruptible(), trio.move_on_after(min(left, _PAUSE)):
             await self._cluster.leadership.wait_for_change()
 
     # --- what became of it -----------------------------------------------------------

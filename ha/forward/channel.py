@@ -18,6 +18,8 @@ from ha.wire.grpc.leader_pb import Call, ForwardRequest, ForwardResponse
 PATH = "/ha.v1.LeaderService/Forward"
 _RECEIVE_BYTES = 256 * 1024
 _LOOK_SECONDS = 0.05
+_SILENCE, _PATIENCE = 5.0, 10.0
+"""Seconds without a word before the leader is asked for one, and that it has for that."""
 _REFUSALS = {
     UNAUTHENTICATED: "this node's --token must be the leader's",
     FAILED_PRECONDITION: None,
@@ -40,6 +42,7 @@ class Channel:
         self._sending = trio.Lock()
         self._asking = False
         self._cancels = 0
+        self.silence, self.patience = _SILENCE, _PATIENCE
         self.broken = False
 
     async def is_alive(self) -> bool:
@@ -76,7 +79,7 @@ class Channel:
             raise LeaderLost(lost.reason, not_run=lost.not_run) from lost
         except (OSError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
             self.abort()
-            raise LeaderLost("the connection was lost") from error
+            raise LeaderLost(str(error) or "the connection was lost") from error
         except ValueError as error:
             self.abort()
             raise LeaderLost(f"its answer cannot be read: {error!r}") from error
@@ -92,7 +95,18 @@ class Channel:
             message = self._link.next_message()
             if message is not None:
                 return message
-            self._link.feed(bytes(await self._stream.receive_some(_RECEIVE_BYTES)))
+            self._link.feed(await self._receive())
+
+    async def _receive(self) -> bytes:
+        """What comes next. A leader that is silent is asked whether it is there: statements may
+        take long, but one that hangs, or is stopped, answers nothing."""
+        with trio.move_on_after(self.silence):
+            return bytes(await self._stream.receive_some(_RECEIVE_BYTES))
+        self._link.ping()
+        await self._flush()
+        with trio.move_on_after(self.patience):
+            return bytes(await self._stream.receive_some(_RECEIVE_BYTES))
+        raise ConnectionError("it has given no sign of life")
 
     async def _flush(self) -> None:
         async with self._sending:

@@ -15,6 +15,7 @@ from ha.core.errors import Code, HaError
 from ha.engine.api import Kind, Routing, Statement, Status
 from ha.engine.leadership import Member, Role
 from ha.engine.operations import NodeOperations
+from ha.forward import channel
 from ha.forward.target import client_context, parse_target
 from ha.wire.grpc.leader_service import RequestIds
 from ha.wire.http.server import Tls
@@ -584,8 +585,8 @@ class Held:
 
 def cut(node: LeaderNode) -> None:
     """All connections from ``node`` to leaders."""
-    for channel in tuple(node.forwarder._all):
-        channel.abort()
+    for connection in tuple(node.forwarder._all):
+        connection.abort()
 
 
 async def test_a_lost_answer_of_a_living_leader_is_settled_in_the_log() -> None:
@@ -721,6 +722,56 @@ async def test_one_who_leads_no_more_and_is_silent_is_left_after_a_grace() -> No
         with trio.fail_after(8):
             await session.execute("INSERT INTO t VALUES (1, 'a')")
         assert await cluster[2].node.rows("SELECT * FROM t") == [(1, "a")]
+
+
+async def test_a_leader_that_hangs_is_noticed_though_nobody_else_leads() -> None:
+    """Such as an appointed one that is stopped (SIGSTOP)."""
+    async with open_leaders(settle=0.2) as cluster:
+        session = cluster[1].session()
+        await session.execute(TABLE)
+        frozen = await trio.open_tcp_listeners(0, host="127.0.0.1")  # accepts, and says nothing
+        cluster.office.give(cluster[0], f"127.0.0.1:{frozen[0].socket.getsockname()[1]}")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(channel, "_SILENCE", 0.2)
+            patch.setattr(channel, "_PATIENCE", 0.2)
+            with trio.fail_after(10), pytest.raises(HaError) as caught:
+                await session.execute("INSERT INTO t VALUES (1, 'a')")
+        assert code_of(caught) is Code.OUTCOME_UNKNOWN
+        assert "no sign of life" in caught.value.message
+        await frozen[0].aclose()
+
+
+async def test_a_long_statement_is_no_silence() -> None:
+    long = (
+        "INSERT INTO t WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n"
+        " WHERE i < 2000000) SELECT 1, max(i) FROM n"
+    )
+    async with open_leaders() as cluster:
+        session = cluster[1].session()
+        await session.execute(TABLE)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(channel, "_SILENCE", 0.05)
+            cut(cluster[1])
+            result = await session.execute(long)
+        assert result.rows_affected == 1
+
+
+async def test_waiting_for_a_leader_can_be_cancelled() -> None:
+    async with open_leaders() as cluster, trio.open_nursery() as nursery:
+        session = cluster[1].session()
+        await session.execute(TABLE)
+        cluster.lead(None)
+
+        async def cancel() -> None:
+            await trio.testing.wait_all_tasks_blocked(0.05)
+            session.cancel()
+
+        nursery.start_soon(cancel)
+        with trio.fail_after(5), pytest.raises(HaError) as caught:
+            await session.execute("DELETE FROM t")
+        assert code_of(caught) is Code.CANCELLED
+        cluster.lead(0)
+        await session.execute("DELETE FROM t")
 
 
 async def test_a_request_that_was_given_up_never_runs() -> None:
