@@ -112,7 +112,7 @@ class Client:
         self._session = self._process.databases.session(protocol="sim")
         self.cluster.sessions += 1
         self._session_number = self.cluster.sessions
-        self._era = len(self.cluster.server.losses)
+        self._era = self._process.era
         if self._last_txseq and self.chance.random() < 0.3:
             await self._follow(self._process, self._session, self._last_txseq)
         return self._session is not None

@@ -21,6 +21,7 @@ from ha.engine.committer import CommitOptions
 from ha.engine.database import Database, DatabaseOptions
 from ha.engine.databases import Databases
 from ha.engine.runtime import Runtime
+from ha.engine.snapshots import SnapshotOptions
 from ha.log.api import Broker
 from ha.store.file import Store, StoreOptions
 from sim.content import digest, read_content
@@ -64,6 +65,8 @@ class Process:
         self.ended = trio.Event()
         self.publishing = trio.Event()
         """Set when it publishes next; whoever aims at that makes a new one."""
+        self.era = -1
+        """How often the broker had lost messages when this file was known to follow the log."""
         self.dead = False
         self.crashed = False
         self._scope = trio.CancelScope()
@@ -117,7 +120,9 @@ class Process:
                 batch_units=plan.batch_units,
                 identify=Identify(plan.identify),
                 asynchronous=node.name in plan.asynchronous,
-            )
+            ),
+            snapshots=SnapshotOptions(interval=plan.snapshot_interval),
+            from_snapshot=plan.from_snapshot,
         )
         async with SimBroker(node.cluster.server, self.link, node.name) as broker:
             broker.on_io = self._on_io
@@ -132,6 +137,8 @@ class Process:
                 async with trio.open_nursery() as nursery:
                     await databases.open(DATABASE, store, nursery)
                     self.databases = databases
+                    if self.database.committer.severed is None:
+                        self.era = len(node.cluster.server.losses)
                     self.ready.set()
                     self._note("serves", f"at {self.database.committer.applied}")
                     await self.shutdown.wait()

@@ -22,12 +22,17 @@ _COMMAND = re.compile(r"POST /replications/(adopt|rebase)")
 async def operate(cluster: Cluster) -> None:
     """Look at each node from time to time, until cancelled."""
     chance = cluster.world.chance("operator")
+    waited = 0
     while True:
         await trio.sleep(chance.expovariate(1 / 2))
         # Bases that are chosen at two places at once are the operator's own mistake.
-        ailing = [p for p in cluster.serving() if _named(p)]
-        if ailing:
-            await _repair(cluster, chance.choice(ailing), chance)
+        severed = [p for p in cluster.serving() if "adopt" in _named(p)]
+        stranded = [p for p in cluster.serving() if _named(p) == ["rebase"]]
+        waited = waited + 1 if len(stranded) == len(cluster.nodes) else 0
+        if severed:
+            await _repair(cluster, chance.choice(severed), chance)
+        elif waited > 5:  # all wait for another, and none is there
+            await _repair(cluster, chance.choice(stranded), chance)
 
 
 def _named(process: Process) -> list[str]:
@@ -40,7 +45,7 @@ async def _repair(cluster: Cluster, process: Process, chance: random.Random) -> 
     assert process.databases is not None
     operations = NodeOperations(process.databases)
     command = chance.choice(_named(process))
-    if cluster.plan.asynchronous:
+    if cluster.plan.asynchronous and "adopt" in _named(process):
         command = "adopt"  # what waits for the log would be in the base, and come again
     process.say("repairs", f"POST /replications/{command}")
     try:
@@ -49,6 +54,7 @@ async def _repair(cluster: Cluster, process: Process, chance: random.Random) -> 
         else:
             _remember(cluster, process)
             await process.call(lambda: operations.rebase(None))
+        process.era = len(cluster.server.losses)
     except HaError as error:
         process.say("repair failed", f"{error.message}; {error.hint}")
     except Gone:

@@ -77,6 +77,9 @@ class Plan:
     skew: dict[str, float] = field(default_factory=dict)
     asynchronous: tuple[str, ...] = ()
     """Nodes that answer before the log has what was written."""
+    from_snapshot: bool = False
+    """Nodes begin with the newest snapshot, where it is further on than their file."""
+    snapshot_interval: float = 0.0
     acts: frozenset[tuple[int, int]] | None = None
     mute: frozenset[str] = frozenset()
 
@@ -128,7 +131,13 @@ def draw(seed: int, level: str = "default", steps: int | None = None) -> Plan:
             f"n{i}": chance.gauss(0, 1) * 10 ** chance.uniform(-3, 3) for i in range(1, nodes + 1)
         },
     )
-    plan = replace(plan, asynchronous=_asynchronous(plan))
+    other = random.Random(f"{seed}/snapshots")
+    plan = replace(
+        plan,
+        asynchronous=_asynchronous(plan),
+        from_snapshot=other.random() < 0.5,
+        snapshot_interval=other.choice((0.0, 4.0, 15.0)),
+    )
     faults = [*_faults(chance, plan, heat), *_poison(plan, heat)]
     return replace(plan, faults=tuple(sorted(faults, key=lambda f: f.at)))
 

@@ -15,10 +15,15 @@ def check_letters(
     problems: list[str] = []
     payloads = dict(entries)
     skipped = [s for s, m in history.meanings.items() if m.verdict == "skipped"]
+    # A file that became the base in the middle of the log has its own past.
+    bases = [s for s, m in history.meanings.items() if m.kind == "base" and m.tables]
     for probe in probes:
+        base = max((s for s in bases if s <= probe.sequence), default=0)
         kept = {sequence: (state, message) for sequence, state, message in probe.letters}
         for sequence in skipped:
-            if sequence <= probe.sequence and kept.get(sequence) != ("skipped", payloads[sequence]):
+            if not base < sequence <= probe.sequence:
+                continue
+            if kept.get(sequence) != ("skipped", payloads[sequence]):
                 problems.append(
                     f"at {probe.time:.3f} s the file of {probe.process} was at {probe.sequence} and"
                     f" did not keep the message at {sequence} that it had been let pass over"
