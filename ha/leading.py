@@ -19,6 +19,7 @@ from ha.engine.leadership import Role
 from ha.engine.runtime import Runtime
 from ha.forward.target import parse_target
 from ha.log.api import KeyValue, LogError
+from ha.log.jetstream import JetStreamBroker
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +29,7 @@ Keys: TypeAlias = Callable[[str, float], KeyValue]
 
 REDIRECT_KEY = "redirect"
 REDIRECT_AGE = 60.0
+_NEAR_EVERY = 5.0
 _HANDOVER = 1.0
 """Seconds that a leader which stops gives to the writes under way."""
 
@@ -111,6 +113,21 @@ async def refuse_beside_old_leader(config: Config, keys: Keys, database_ids: lis
                 hint="stop them and start again after a minute, or use another"
                 " --replication-stream",
             )
+
+
+async def keep_lease_near(lead: Lead, config: Config, broker: JetStreamBroker) -> None:
+    """While this node leads, let NATS lead the lease where it leads the log, until cancelled.
+
+    A server that dies and leads only the lease would cost an election of NATS all the same.
+    """
+    while True:
+        if lead.role is Role.LEADER:
+            try:
+                await broker.keep_near(bucket_of(config.replication_stream))
+            except LogError as error:
+                logger.debug("the lease is not moved: %s", error)
+        with trio.move_on_after(_NEAR_EVERY):
+            await lead.wait_for_change()
 
 
 async def mirror_redirect(lead: Lead, config: Config, keys: Keys, databases: Databases) -> None:

@@ -22,6 +22,7 @@ from ha.core.policy import parse_policy
 from ha.engine.committer import CommitOptions
 from ha.engine.database import DatabaseOptions
 from ha.engine.databases import Databases
+from ha.engine.elected import Elected
 from ha.engine.forwarding import Cluster
 from ha.engine.interceptors import load_interceptor
 from ha.engine.joining import LOCAL_EPOCH
@@ -31,10 +32,10 @@ from ha.engine.runtime import Runtime
 from ha.engine.snapshots import SnapshotOptions
 from ha.forward.building import make_forwarder
 from ha.leading import (
-    Keys,
     Lead,
     hand_over,
     introduce,
+    keep_lease_near,
     make_leadership,
     mirror_redirect,
     refuse_beside_old_leader,
@@ -95,9 +96,11 @@ async def run(
             nursery.start_soon(databases.follow)
             node = Node(databases)
             if lead is not None:
-                await _lead(config, lead, node, broker.keys, nursery)
+                await _lead(config, lead, node, broker, nursery)
             async with trio.open_nursery() as wires:
                 await _serve(config, node, lead, wires)
+                if lead is not None:
+                    await nursery.start(lead.run)  # it can be reached now
                 task_status.started(node)
                 logger.info(
                     "serving",
@@ -108,13 +111,20 @@ async def run(
             nursery.cancel_scope.cancel()
 
 
-async def _lead(config: Config, lead: Lead, node: Node, keys: Keys, nursery: trio.Nursery) -> None:
-    """Take part in leader mode."""
+async def _lead(
+    config: Config,
+    lead: Lead,
+    node: Node,
+    broker: JetStreamBroker | LocalBroker,
+    nursery: trio.Nursery,
+) -> None:
+    """All that leader mode needs, but for taking part in the election."""
     databases = node.databases
     introduce(lead, databases)
-    await refuse_beside_old_leader(config, keys, databases.database_ids())
-    await nursery.start(lead.run)
-    nursery.start_soon(mirror_redirect, lead, config, keys, databases)
+    await refuse_beside_old_leader(config, broker.keys, databases.database_ids())
+    nursery.start_soon(mirror_redirect, lead, config, broker.keys, databases)
+    if isinstance(broker, JetStreamBroker) and isinstance(lead, Elected):
+        nursery.start_soon(keep_lease_near, lead, config, broker)
     nursery.start_soon(hand_over, lead, databases, node.shutdown)
     forwarder = make_forwarder(config, lead, node.process)
     await nursery.start(forwarder.run)

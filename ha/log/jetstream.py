@@ -48,6 +48,7 @@ from ha.log.js_api import Api, JetStreamError
 from ha.log.keys import JetStreamKeys
 from ha.log.objects import Bucket
 from ha.log.ordered import READER_METADATA, OrderedConsumer
+from ha.log.placement import bring_together
 from ha.log.stopgap import Stopgap
 
 _log = logging.getLogger("ha.log")
@@ -330,6 +331,11 @@ class JetStreamBroker:
             start=self._nursery.start_soon,
             max_age=max_age,
         )
+
+    async def keep_near(self, bucket: str) -> bool:
+        """Let the bucket's Raft leader be where the stream's is: one election of NATS serves both
+        then. Whether it was moved. Raises LogError."""
+        return await bring_together(self.api, self.options.stream, f"KV_{bucket}")
 
     # --- for logs ---
 

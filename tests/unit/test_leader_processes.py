@@ -11,7 +11,15 @@ from typing import Any
 
 import pytest
 
-from tests.support.leader_cluster import LEASE, LeaderNode, leader_cluster, until, wait_leader
+from tests.support.leader_cluster import (
+    LEASE,
+    JetStreamAdmin,
+    LeaderNode,
+    leader_cluster,
+    three_servers,
+    until,
+    wait_leader,
+)
 
 
 @pytest.fixture
@@ -96,3 +104,22 @@ def test_without_nats_nobody_leads(nodes: dict[str, LeaderNode], nats_server: An
     nats_server.start()
     _write_until_taken(wait_leader(nodes), "INSERT INTO t VALUES (1)", 20)
     assert _check_alike(nodes) == [[1]]
+
+
+def test_three_servers_of_which_the_leaders_own_dies(tmp_path: Path) -> None:
+    with three_servers(tmp_path) as nodes:
+        leader = wait_leader(nodes, timeout=60)
+        leader.query({"sql": "CREATE TABLE t (id INTEGER PRIMARY KEY)"})
+        other = next(n for n in nodes.values() if n is not leader)
+        admin = JetStreamAdmin(other)
+        admin.move("ha_replication", other.name)
+        # The lease follows the log.
+        until(lambda: admin.leader_of("KV_ha_replication-leader") == other.name, 30.0, pause=0.2)
+        leader.kill()
+        died = time.monotonic()
+        new = wait_leader(nodes, other_than=leader.name)
+        _write_until_taken(new, "INSERT INTO t VALUES (1)")
+        assert time.monotonic() - died < 2 * LEASE
+        leader.start()
+        leader.wait_ready()
+        leader.wait_rows("SELECT * FROM t", [[1]])
