@@ -112,8 +112,9 @@ async def _join(
                 await load_snapshot(store, database_id, broker, log, state, runtime)
                 return Joined()
             if await _open_log(
-                store, database_id, node, broker, log, runtime, state, empty, timeout
-            ):
+                store, database_id, node, broker, log, runtime, state,
+                empty=empty or standalone, timeout=timeout,
+            ):  # fmt: skip
                 return Joined()
             continue
         if not empty:
@@ -162,10 +163,14 @@ async def _open_log(
     log: Log,
     runtime: Runtime,
     state: LogState,
+    *,
     empty: bool,
     timeout: float,
 ) -> bool:
-    """Publish the base. False when another node was first."""
+    """Publish the base. False when another node was first.
+
+    ``empty``: there is no content that others would need to join.
+    """
     connection = store.executor
     position = control.position(connection, log.subject)
     uuid = position.uuid or runtime.uuid()

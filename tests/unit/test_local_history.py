@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -131,3 +131,15 @@ async def test_messages_older_than_max_age_are_forgotten(tmp_path: Path) -> None
         assert len(await run(databases, "HISTORY '1m'")) == 1
         clock += 30 * 10**9
         assert len(await run(databases, "HISTORY '1s'")) == 0
+
+
+async def test_a_file_with_content_is_not_copied_into_memory(tmp_path: Path) -> None:
+    """Nobody joins a node that is alone: the base of its log is the file itself."""
+    with closing(apsw.Connection(str(tmp_path / "ha.db"))) as db:
+        db.execute("CREATE TABLE t(x); INSERT INTO t VALUES (1)")
+    async with alone(tmp_path) as databases:
+        assert await databases.broker.snapshot_headers("ha.db") is None
+        await run(databases, "INSERT INTO t VALUES (2)")
+    async with alone(tmp_path) as databases:
+        assert await run(databases, "SELECT x FROM t") == [(1,), (2,)]
+        assert await databases.broker.snapshot_headers("ha.db") is None
