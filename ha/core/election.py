@@ -132,13 +132,18 @@ class Election:
         self._doubtful = True
         self._hurry = False
         self._resigned = False
+        self._stepping_down = False
         self._gave_back = False
 
     # --- what is so ------------------------------------------------------------------
 
     def holds(self, now: float) -> bool:
         """May this process act as the leader?"""
-        return self._is_mine and now < self.lease_until and not self._resigned
+        return self._is_mine and now < self.lease_until and not self._leaves
+
+    @property
+    def _leaves(self) -> bool:
+        return self._resigned or self._stepping_down
 
     @property
     def _is_mine(self) -> bool:
@@ -180,7 +185,7 @@ class Election:
         if self._doubtful:
             self._reading = self.revision
             return Read()
-        if self._resigned:
+        if self._resigned or (self._stepping_down and self._is_mine):
             return self._give_back(now)
         if self._is_mine:
             if now >= self._last_sent + self._renew or self._hurry:
@@ -195,7 +200,7 @@ class Election:
         """When to tick next at the latest, if nothing is heard until then."""
         if self._writing is not None or self._reading is not None:
             return self.lease_until if self.holds(now) else float("inf")
-        if self._doubtful or (self._resigned and self._is_mine and not self._gave_back):
+        if self._doubtful or (self._leaves and self._is_mine and not self._gave_back):
             return now
         if self._resigned:
             return float("inf")
@@ -213,6 +218,10 @@ class Election:
     def resign(self) -> None:
         """Lead no more, and give the lease back if it is held."""
         self._resigned = True
+
+    def step_down(self) -> None:
+        """Give the lease back if it is held, and take part again: see :attr:`reluctance`."""
+        self._stepping_down = self._is_mine
 
     def learned(self, term: int) -> None:
         """A log holds a message of another process with this term."""
@@ -261,6 +270,7 @@ class Election:
         """The key had another revision."""
         if self._end_write(beat):
             self._doubtful = True
+            self._gave_back = False
 
     def unclear(self, now: float, beat: int) -> None:
         """No answer in time, or none that says whether the bucket took it."""
@@ -297,6 +307,8 @@ class Election:
         self.record = record
         self.revision = revision
         self.seen_at = now
+        if record is None or record.holder != self.holder:
+            self._stepping_down = self._gave_back = False
         if record is None:
             self.lease_until = float("-inf")
             return

@@ -61,11 +61,13 @@ class Elected(Standing):
         )
         self._timeout = max(options.lease / 4, 0.1)
         self._wake = trio.Event()
+        self._well_at = float("-inf")
         self._presence = Presence(
             keys,
             options.name,
             options.address,
             lambda: self.positions(),
+            ready=lambda: self.ready(),
             every=options.lease,
             heard=self._heard,
         )
@@ -163,7 +165,7 @@ class Elected(Standing):
         election = self._election
         while True:
             now = trio.current_time()
-            election.reluctance = 0.0 if self.ready() else self._options.lease
+            self._consider(now)
             effect = election.tick(now)
             self._note()
             if effect is not None:
@@ -172,6 +174,19 @@ class Elected(Standing):
             with trio.move_on_at(election.wake_at(now)):
                 await self._wake.wait()
             self._wake = trio.Event()
+
+    def _consider(self, now: float) -> None:
+        """A node whose databases are not well lets others lead, if there are better ones."""
+        election = self._election
+        if self.ready():
+            self._well_at = now
+            election.reluctance = 0.0
+            return
+        election.reluctance = self._options.lease
+        ill_for = now - self._well_at
+        if election.holds(now) and ill_for > self._options.lease and self._presence.knows_ready():
+            logger.warning("stepping down: a database of this node cannot follow its log")
+            election.step_down()
 
     async def _perform(self, effect: Effect) -> None:
         try:

@@ -27,12 +27,14 @@ class _Word:
     name: str
     address: str
     positions: Mapping[str, int]
+    ready: bool
     at: float
 
 
 class Presence:
-    """``positions``: where this node's databases stand; ``every``: seconds from one sign of life
-    to the next; ``heard`` is told of all that happens under other keys of the bucket."""
+    """``positions``, ``ready``: where this node's databases stand, and whether they are well;
+    ``every``: seconds from one sign of life to the next; ``heard`` is told of all that happens
+    under other keys of the bucket."""
 
     def __init__(
         self,
@@ -41,6 +43,7 @@ class Presence:
         address: str,
         positions: Callable[[], Mapping[str, int]],
         *,
+        ready: Callable[[], bool] = lambda: True,
         every: float = 2.0,
         heard: Callable[[KeyEntry], None] = lambda entry: None,
     ) -> None:
@@ -48,10 +51,16 @@ class Presence:
         self._name = name
         self._address = address
         self._positions = positions
+        self._ready = ready
         self._every = every
         self._heard = heard
         self._words: dict[str, _Word] = {}
         self._left = False
+
+    def knows_ready(self) -> bool:
+        """Has another node said lately that its databases are well?"""
+        since = trio.current_time() - 2 * self._every
+        return any(w.ready and w.at > since and w.name != self._name for w in self._words.values())
 
     def others(self, leader: Leader | None) -> tuple[Member, ...]:
         """The nodes but this one, by name."""
@@ -88,6 +97,7 @@ class Presence:
                 "name": self._name,
                 "address": self._address,
                 "positions": dict(self._positions()),
+                "ready": self._ready(),
             }
             try:
                 await self._keys.put(self._key, json.dumps(word).encode())
@@ -119,6 +129,7 @@ class Presence:
                 name=str(word["name"]),
                 address=str(word["address"]),
                 positions={str(k): int(v) for k, v in word["positions"].items()},
+                ready=bool(word.get("ready", True)),
                 at=trio.current_time(),
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -227,6 +227,10 @@ class Machine(RuleBasedStateMachine):
     def resign(self, node: int) -> None:
         self.world.processes[node].election.resign()
 
+    @rule(node=node)
+    def step_down(self, node: int) -> None:
+        self.world.processes[node].election.step_down()
+
     @rule(node=node, term=st.integers(0, 20))
     def learn(self, node: int, term: int) -> None:
         self.world.processes[node].election.learned(term)
@@ -248,6 +252,8 @@ def walk(seed: int, make: type[Election] = Election, steps: int = 1_500) -> int:
         if what < rare:
             if rng.random() < 0.5:
                 world.restart(node, rng.uniform(-100, 100))
+            elif rng.random() < 0.5:
+                world.processes[node].election.step_down()
             else:
                 world.processes[node].election.resign()
         elif what < 0.25:
@@ -391,6 +397,20 @@ def test_a_lease_that_is_given_back_is_taken_at_once() -> None:
     world.run(0.3)
     assert len(world.leaders()) == 1
     assert world.leaders() != first
+
+
+def test_who_steps_down_takes_part_again() -> None:
+    world = Fair()
+    world.run(1)
+    first = world.leaders()
+    world.elections[first].step_down()
+    world.elections[first].reluctance = LEASE
+    world.run(0.3)
+    second = world.leaders()
+    assert second != first
+    world.elections[first].reluctance = 0.0
+    world.run(2 * LEASE, without="abc".replace(first, ""))
+    assert first in world.leaders()
 
 
 def test_a_term_that_a_log_knows_is_surpassed() -> None:

@@ -218,6 +218,21 @@ async def test_a_leader_that_resigns_is_followed_at_once(autojump_clock: MockClo
         assert trio.current_time() - began < 0.5
 
 
+async def test_a_leader_whose_databases_are_not_well_lets_others_lead(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_two() as (one, two, _):
+        two.lead.ready = lambda: False
+        one.lead.ready = lambda: False
+        await trio.sleep(5 * LEASE)
+        assert one.lead.role is Role.LEADER, "nobody is better"
+        two.lead.ready = lambda: True
+        await trio.sleep(3 * LEASE)
+        assert (one.lead.role, two.lead.role) == (Role.FOLLOWER, Role.LEADER)
+        await trio.sleep(5 * LEASE)
+        assert two.lead.role is Role.LEADER
+
+
 async def test_confirming_asks_the_bucket_each_time(autojump_clock: MockClock) -> None:
     async with open_two() as (one, two, _):
         await one.node.run("INSERT INTO t VALUES (1)")
