@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 import trio
+import trio.testing
 from trio.testing import MockClock
 
 from ha.core.changeset import Change, ChangeSet, Operation, Origin, decode
@@ -252,6 +253,70 @@ async def test_a_statement_that_ends_the_whole_transaction_costs_its_client_alon
                 nursery.start_soon(bad)
         assert len(codes) == 5
         assert await ids(node) == [1, 10, 11, 12, 13, 14]
+
+
+async def test_a_cancelled_statement_in_the_middle_of_a_batch_costs_its_client_alone() -> None:
+    endless = (
+        "WITH RECURSIVE n(i) AS (SELECT 100 UNION ALL SELECT i + 1 FROM n)"
+        " INSERT INTO t SELECT i, 'x' FROM n"
+    )
+    async with open_cluster(1) as [node]:
+        await node.run("CREATE TABLE t(id INTEGER PRIMARY KEY, x)")
+        batches = node.database.committer.counters.batches
+        codes: list[Code] = []
+        session = node.session()
+
+        async def bad() -> None:
+            try:
+                await session.execute(endless)
+            except HaError as error:
+                codes.append(error.code)
+
+        async def cancel() -> None:
+            await trio.testing.wait_all_tasks_blocked()
+            assert node.database.committer.waiting == 0
+            while not codes:  # the others are done at once, this one never
+                session.cancel()
+                await trio.sleep(0.001)
+
+        with trio.fail_after(30):
+            async with trio.open_nursery() as nursery:
+                for index in range(5):
+                    nursery.start_soon(node.run, "INSERT INTO t VALUES (?, 'x')", [index])
+                nursery.start_soon(bad)
+                for index in range(5, 10):
+                    nursery.start_soon(node.run, "INSERT INTO t VALUES (?, 'x')", [index])
+                nursery.start_soon(cancel)
+        assert codes == [Code.CANCELLED]
+        assert await ids(node) == list(range(10))
+        assert node.database.committer.counters.batches == batches + 1
+
+
+async def test_a_full_disk_in_the_middle_of_a_batch_costs_its_client_alone(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_cluster(1) as [node]:
+        await node.run("CREATE TABLE t(id INTEGER PRIMARY KEY, x)")
+        batches = node.database.committer.counters.batches
+        raw = node.database.store.executor.raw
+        raw.pragma("max_page_count", raw.pragma("page_count") + 20)
+        codes: list[Code] = []
+
+        async def bad() -> None:
+            try:
+                await node.run("INSERT INTO t VALUES (100, zeroblob(1000000))")
+            except HaError as error:
+                codes.append(error.code)
+
+        async with trio.open_nursery() as nursery:
+            for index in range(5):
+                nursery.start_soon(node.run, "INSERT INTO t VALUES (?, 'x')", [index])
+            nursery.start_soon(bad)
+            for index in range(5, 10):
+                nursery.start_soon(node.run, "INSERT INTO t VALUES (?, 'x')", [index])
+        assert codes == [Code.DISK_FULL]
+        assert await ids(node) == list(range(10))
+        assert node.database.committer.counters.batches == batches + 1
 
 
 async def test_a_deferred_foreign_key_fails_before_its_message_is_published(
