@@ -426,7 +426,7 @@ def test_txseq_passes_from_one_connection_to_another(
     with db.connect(f"ha://{node.target}/ha.db", txseq=connection.txseq) as other:
         assert other.txseq == connection.txseq
         assert other.execute("SELECT id FROM t").fetchall() == [(1,)]
-    with pytest.raises(db.OperationalError, match="not yet at"):
+    with pytest.raises(db.OperationalError, match="the log ends at"):
         db.connect(f"ha://{node.target}/ha.db", txseq=connection.txseq + 1000)
 
 
