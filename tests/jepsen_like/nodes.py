@@ -21,6 +21,7 @@ from tests.support.processes import HaProcess
 NAMES = ["n1", "n2", "n3"]
 PG_USER = PG_PASSWORD = "ha"
 _STARTS = 4
+_MEMORY = ["-m", "--from-latest-snapshot", "--nats-store-dir", "store"]
 _GONE = 20.0  # seconds for a killed process to be gone
 
 
@@ -103,7 +104,16 @@ class Cluster(ABC):
             clock = Clock(self.folder / f"{name}.clock", self.machine.faketime)
             self.clocks[name] = clock
             environment |= clock.environment
-        common = ["db.sqlite", "-n", name, "--pg-port", "-1", "--nats-logs"]
+        common = [
+            "db.sqlite",
+            "-n",
+            name,
+            "--pg-port",
+            "-1",
+            "--nats-logs",
+            "--snapshot-interval",
+            "1m",
+        ]
         if self.options.durability == "full":
             common += ["--durability", "full"]
         common += self._leader_arguments(name, self.network)
@@ -239,7 +249,7 @@ class OneServer(Cluster):
         common = ("--replication-timeout", "1s", "--nats-port")
         (port,) = network.ports(1)
         self._add("n1", *common, str(port))
-        for name, where in (("n2", ["-m"]), ("n3", [])):
+        for name, where in (("n2", ["-m", "--from-latest-snapshot"]), ("n3", [])):
             proxy = network.proxy(name, "n1", port)
             self.links[name] = [proxy]
             url = f"nats://127.0.0.1:{proxy.port}"
@@ -269,7 +279,7 @@ class ThreeServers(Cluster):
             self._add(
                 name, "--nats-port", "-1", "--replicas", "3",
                 "--nats-config", str(config), "--replication-timeout", "2s",
-                *(["-m", "--nats-store-dir", "store"] if name == "n2" else []),
+                *(_MEMORY if name == "n2" else []),
             )  # fmt: skip
 
 

@@ -87,7 +87,7 @@ def run(
     finally:
         cluster.close()
     initial = {f"r{key}-0-0" for key in range(workloads.KEYS)}
-    anomalies = checkers.check(history, seen, initial)
+    anomalies = nemesis.problems + checkers.check(history, seen, initial)
     broken = strict.check(history, seen)
     if leader:
         return Result(history, seen, anomalies + broken, [])
