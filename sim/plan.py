@@ -15,7 +15,7 @@ KINDS_OF_POISON = (
 LEVELS = ("calm", "default", "hell")
 WORKLOADS = (
     "registers", "counters", "lists", "bank", "users", "family", "odd", "schema", "big",
-    "search", "failing",
+    "search", "failing", "undo",
 )  # fmt: skip
 
 
