@@ -166,18 +166,30 @@ def _outbox(database: Database) -> int:
     return database.relay.outbox.depth if database.relay is not None else 0
 
 
+def _tentative(database: Database) -> int:
+    relay = database.relay
+    return relay.outbox.transactions(database.store.executor) if relay is not None else 0
+
+
+def _published(database: Database) -> int:
+    relayed = database.relay.published if database.relay is not None else 0
+    return database.committer.counters.published + relayed
+
+
 _Read = Callable[[Database], int]
 _GAUGES: tuple[tuple[str, str, _Read], ...] = (
     ("ha_applied_sequence", "Sequence up to which the file contains the log.",
      lambda d: d.committer.applied),
+    ("ha_published_sequence", "Sequence of the last message of this process met in the log.",
+     lambda d: d.committer.counters.published_sequence),
     ("ha_ready", "1 if the database may get traffic.", lambda d: int(d.not_ready() is None)),
     ("ha_outbox_messages", "Messages that are committed here, but not in the log yet.", _outbox),
+    ("ha_tentative_transactions", "Transactions that these messages carry.", _tentative),
     ("ha_writers_waiting", "Transactions that wait for the writer.",
      lambda d: d.committer.waiting),
 )  # fmt: skip
 _COUNTERS: tuple[tuple[str, str, _Read], ...] = (
-    ("ha_published_messages", "Messages sent to the log.",
-     lambda d: d.committer.counters.published),
+    ("ha_published_messages", "Messages sent to the log.", _published),
     ("ha_applied_messages", "Messages of the log that are in the file.",
      lambda d: d.committer.counters.applied),
     ("ha_ignored_messages", "Messages that the fold ignored.",

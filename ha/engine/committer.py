@@ -89,9 +89,11 @@ class CommitOptions:
 
 @dataclass(slots=True)
 class Counters:
-    """For metrics; they only grow."""
+    """For metrics; they only grow. ``published_sequence``: the last message of this process that
+    was met in the log."""
 
     published: int = 0
+    published_sequence: int = 0
     applied: int = 0
     batches: int = 0
     replayed: int = 0
@@ -585,8 +587,11 @@ class Committer:
         schema = False
         if folded:
             self.applied_time_ns = folded[-1].entry.time_ns
+        own = f"{self._options.node}-{self.process_id}-"
         for one in folded:
             schema = schema or one.schema
+            if one.entry.message_id.startswith(own):
+                self.counters.published_sequence = one.entry.sequence
             self.counters.applied += 1
             for tap in self.taps:
                 tap(one.entry, one.verdict.counts)
@@ -1020,6 +1025,7 @@ class Committer:
             return
         schema = any(_changes_schema(u) for u in writers)
         self._fold.moved(last.sequence, last.payload)
+        self.counters.published_sequence = last.sequence
         self.applied_time_ns = last.time_ns
         self.counters.applied += len(met)
         for tap in self.taps:

@@ -27,6 +27,8 @@ class Relay:
 
     def __init__(self, log: Log, outbox: Outbox, reader: Connection, patience: float) -> None:
         self.outbox = outbox
+        self.published = 0
+        """Messages sent, those sent again too."""
         self._log = log
         self._reader = reader
         self._patience = patience
@@ -86,6 +88,7 @@ class Relay:
         except NotSent:
             return False
         self._sent = waiting[-1].position
+        self.published += len(waiting)
         return True
 
     def _on_ack(self, index: int, outcome: Ack | LogError) -> None:

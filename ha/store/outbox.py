@@ -42,6 +42,12 @@ class Outbox:
         """Read ``depth``, the number of waiting messages, again."""
         self.depth = int(connection.execute("SELECT count(*) FROM ha_outbox"))
 
+    def transactions(self, connection: Connection) -> int:
+        """How many transactions wait."""
+        if not self.depth:
+            return 0
+        return int(connection.execute("SELECT count(DISTINCT transaction_id) FROM ha_outbox"))
+
     def add(self, connection: Connection, messages: Sequence[Outgoing]) -> int:
         """One transaction, in as many messages as it needs; its id. In the caller's transaction."""
         last = connection.execute("SELECT max(position) FROM ha_outbox") or 0

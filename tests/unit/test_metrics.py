@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import httpx
 import trio
 from prometheus_client.parser import text_string_to_metric_families
+from trio.testing import MockClock
 
+from ha.log.memory import MemoryBroker, MemoryStream
 from ha.metrics import Metrics
 from ha.wire.http.app import create_app
 from ha.wire.http.server import serve
-from tests.support.cluster import TestNode, open_cluster, settle
+from tests.support.cluster import OPTIONS, TestNode, open_cluster, open_node, settle
 
 
 def values(text: str) -> dict[tuple[str, str], float]:
@@ -38,10 +42,37 @@ async def test_counters_follow_what_happens() -> None:
         assert here["ha_published_messages_total", "ha.db"] == 4
         assert there["ha_published_messages_total", "ha.db"] == 0
         assert here["ha_publish_seconds_count", "ha.db"] == 4
+        assert here["ha_published_sequence", "ha.db"] == 5
+        assert there["ha_published_sequence", "ha.db"] == 0
         assert there["ha_apply_seconds_count", "ha.db"] >= 1
         assert here["ha_lag_messages", "ha.db"] == here["ha_lag_seconds", "ha.db"] == 0
         assert here["ha_ready", "ha.db"] == 1
         assert here["ha_outbox_messages", "ha.db"] == 0
+
+
+async def test_tentative_transactions_are_counted(autojump_clock: MockClock) -> None:
+    options = replace(OPTIONS, commit=replace(OPTIONS.commit, asynchronous=True))
+    stream = MemoryStream(epoch="test", max_payload=8_192)
+    async with (
+        MemoryBroker(stream, node="n1") as broker,
+        open_node("n1", broker, options=options) as node,
+    ):
+        await node.run("CREATE TABLE t(x)")
+        broker.connected = False
+        await node.run("INSERT INTO t VALUES (1)")
+        many = ", ".join(["(hex(zeroblob(1000)))"] * 8)
+        await node.run(f"INSERT INTO t VALUES {many}")
+        waiting = await read(node)
+        assert waiting["ha_tentative_transactions", "ha.db"] == 2
+        messages = waiting["ha_outbox_messages", "ha.db"]
+        assert messages > 2
+        broker.connected = True
+        await settle([node])
+        await node.database.committer.wait_applied(int(2 + messages))
+        drained = await read(node)
+        assert drained["ha_tentative_transactions", "ha.db"] == 0
+        assert drained["ha_published_messages_total", "ha.db"] >= 1 + messages
+        assert drained["ha_published_sequence", "ha.db"] == 2 + messages
 
 
 async def test_they_are_served_and_need_the_token() -> None:
