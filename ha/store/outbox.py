@@ -36,6 +36,8 @@ class Outbox:
 
     def __init__(self, connection: Connection) -> None:
         self.depth = 0
+        self._last = 0
+        """The greatest position given: none is given twice, since who sends goes by them."""
         self.count(connection)
 
     def count(self, connection: Connection) -> None:
@@ -50,13 +52,14 @@ class Outbox:
 
     def add(self, connection: Connection, messages: Sequence[Outgoing]) -> int:
         """One transaction, in as many messages as it needs; its id. In the caller's transaction."""
-        last = connection.execute("SELECT max(position) FROM ha_outbox") or 0
+        last = max(connection.execute("SELECT max(position) FROM ha_outbox") or 0, self._last)
         for offset, message in enumerate(messages, 1):
             connection.execute(
                 "INSERT INTO ha_outbox VALUES (?, ?, ?, ?)",
                 (last + offset, last + 1, message.message_id, message.payload),
             )
         self.depth += len(messages)
+        self._last = last + len(messages)
         return int(last) + 1
 
     def after(self, connection: Connection, position: int, limit: int) -> list[Waiting]:
@@ -157,8 +160,9 @@ class Outbox:
         try:
             for transaction in self._transactions(connection, "ASC"):
                 slices, whole = self._read(connection, transaction)
+                last = slices.pop() if slices else ()
                 recorder.start()
-                applier.apply(whole.with_changes(slices[-1]), earlier=slices[:-1])
+                applier.apply(whole.with_changes(last), earlier=slices)
                 self._remember(connection, transaction, whole, recorder.finish())
                 count += 1
         finally:
