@@ -21,7 +21,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from ha.core.changeset import ChangeSet, Origin, decode, encode
 from tests.support.model import UUID, Message, Node, Op, Rows, Unit
 
-EXAMPLES = int(os.environ.get("HA_EXAMPLES", "1000"))
+EXAMPLES = int(os.environ.get("HA_EXAMPLES", "500"))
 
 tables = st.sampled_from(["t", "t", "u"])
 numbers = st.integers(0, 3)

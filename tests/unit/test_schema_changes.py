@@ -78,7 +78,8 @@ async def test_schema_changes_among_writers_on_other_nodes() -> None:
         written = [await node.rows("SELECT count(*), sum(c9) FROM t") for node in nodes]
         assert written[0] == written[1] == written[2]
         count, total = written[0][0]
-        assert isinstance(count, int) and count > 2
+        assert isinstance(count, int)
+        assert count > 2
         assert total == 9 * count
 
 
