@@ -16,8 +16,8 @@ from tests.jepsen_like.run import run
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(300)]
 
 ONE = (
-    "kill_node", "kill_nats", "stop_node", "cut", "stall", "lose_answers", "mute", "disk_full",
-    "slow_disk", "clock_skew", "power_loss",
+    "kill_node", "stop_node", "lose_answers", "mute", "disk_full", "slow_disk", "clock_skew",
+    "power_loss",
 )  # fmt: skip
 THREE = ("kill_node", "isolate", "stop_node", "deaf")
 
