@@ -35,6 +35,7 @@ from ha.log.api import (
     ResetReason,
     WrongLast,
 )
+from sim.keys import Bucket, SimKeys
 from sim.network import Link, LinkFaults, Timeline
 from sim.trace import Trace
 from sim.world import EPOCH_NS
@@ -162,6 +163,7 @@ class Server:
         self._ids: dict[str, tuple[int, float]] = {}
         self.durables: dict[str, _Durable] = {}
         self._snapshots: dict[str, _Snapshot] = {}
+        self.buckets: dict[str, Bucket] = {}
         self.words: list[tuple[str, bytes]] = []
         """All that was said in the catalogue, in order."""
         self.links: list[Link] = []
@@ -596,6 +598,13 @@ class SimBroker:
                 break
         log = self._logs[database_id] = SimLog(self, subject, durable)
         return log
+
+    def keys(self, bucket: str, max_age: float = 0.0) -> SimKeys:
+        """``max_age`` is not simulated: what ha decides by keys never rests on it."""
+        server = self.server
+        if bucket not in server.buckets:
+            server.buckets[bucket] = Bucket(lambda text: server.trace.event("log", "lease", text))
+        return SimKeys(self, server.buckets[bucket])
 
     @property
     def catalogue(self) -> SimCatalogue:

@@ -13,9 +13,10 @@ import trio
 from ha.log.api import KeyValue, LogError, WrongRevision
 from ha.log.jetstream import JetStreamBroker, JetStreamOptions
 from ha.log.memory import MemoryBroker, MemoryStream
+from tests.support.log_harness import SimHarness
 
 
-@pytest.fixture(params=["memory", "jetstream"])
+@pytest.fixture(params=["memory", "simulated", "jetstream"])
 async def two(request: Any) -> AsyncIterator[tuple[KeyValue, KeyValue]]:
     """One bucket, as two nodes see it."""
     async with _brokers(request) as (a, b):
@@ -28,6 +29,11 @@ async def _brokers(request: Any) -> AsyncIterator[tuple[Any, Any]]:
         stream = MemoryStream(epoch="e")
         async with MemoryBroker(stream, node="a") as a, MemoryBroker(stream, node="b") as b:
             yield a, b
+        return
+    if request.param == "simulated":
+        harness = SimHarness()
+        async with harness.broker("a") as one, harness.broker("b") as other:
+            yield one, other
         return
     url = request.getfixturevalue("nats_server").url
     rng = random.SystemRandom()
