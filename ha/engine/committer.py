@@ -210,6 +210,15 @@ class Committer:
             raise unit.error
         return unit
 
+    async def finished(self, unit: Unit) -> None:
+        """Wait for a unit whose :meth:`submit` was cancelled when it had begun; at the latest it
+        is done when :meth:`run` has ended."""
+        self._waited_for[unit] = None
+        try:
+            await unit.done.wait()
+        finally:
+            del self._waited_for[unit]
+
     def cancel(self, unit: Unit) -> None:
         """Interrupt ``unit`` if its statements have not all run yet."""
         if unit.stage is Stage.WAITING and unit in self._queue:

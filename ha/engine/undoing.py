@@ -199,7 +199,7 @@ class _Undo:
             if unit.stage is not Stage.WAITING:
                 database.committer.cancel(unit)
                 with trio.CancelScope(shield=True):
-                    await unit.done.wait()
+                    await database.committer.finished(unit)
             raise
         self._report.sequence = unit.sequence
 

@@ -150,6 +150,31 @@ def test_a_commit_ends_when_its_node_does() -> None:
     play(script)
 
 
+def test_an_undo_ends_when_its_node_does() -> None:
+    """It waits for its connection to be free, and nobody frees it but the committer's end."""
+
+    async def script(cluster: Cluster) -> None:
+        one = session(cluster, "n1")
+        await one.execute("CREATE TABLE t(id INTEGER PRIMARY KEY, x)")
+        await one.execute("INSERT INTO t VALUES (1, 1)")
+        cluster.server.censor = lambda _: "drop"
+        node = process(cluster, "n1")
+
+        async def undo() -> None:
+            with trio.move_on_after(0.3):  # its client goes away first
+                await one.execute(f"UNDOE {one.txseq}")
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(undo)
+            await trio.sleep(0.5)
+            node.crash()
+            with trio.fail_after(1):
+                await node.ended.wait()
+        cluster.server.censor = None
+
+    play(script)
+
+
 def test_a_transaction_whose_ack_came_and_whose_earlier_part_is_lost_is_in_doubt() -> None:
     """The log has its last message, and every node will ignore it: that is not 'written'."""
     lost: list[str] = []
