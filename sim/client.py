@@ -45,6 +45,10 @@ class Client:
         self._focus: float | None = None
         self.workload: Workload = workloads[0]
         self.step = 0
+        self.written: dict[str, list[int]] = {}
+        """Sequences of its writes, for workloads that come back to them."""
+        self.sequence = 0
+        """Where its last write stands; 0 if it did not write."""
 
     def pick(self, among: Sequence[T]) -> T:
         """One of these; in a rush one of the same two for everybody."""
@@ -104,6 +108,8 @@ class Client:
         serving = self.cluster.serving()
         if self._home is not None:
             serving = [p for p in serving if p.node.name == self._home]
+        elif self.cluster.plan.lease and self.chance.random() < 0.8:
+            serving = [p for p in serving if p.leads] or serving
         if not serving:
             return False
         self._process = self.chance.choice(serving)
@@ -206,6 +212,7 @@ class Client:
             return False
         call = self._begin(what, token)
         call.keys = keys
+        self.sequence = 0
         roll = self.chance.random()
         affected: list[int] = []
         abandon = False
@@ -241,7 +248,20 @@ class Client:
             call.expected = visible and sum(affected) > 0
             call.sequence = self._sequence_of(session, before, affected)
             self._last_txseq = max(self._last_txseq, call.sequence)
+            self.sequence = call.sequence
         return done
+
+    async def undo(self, command: str, sequence: int) -> None:
+        """Take back what stands at ``sequence``, or be told why that cannot be."""
+        process, session = self._process, self._session
+        if process is None or session is None:
+            return
+        call = self._begin(f"{command} {sequence}")
+        call.undone = sequence
+        before = session.txseq
+        if await self._guarded(call, process, lambda: session.execute(f"{command} {sequence}")):
+            call.sequence = session.txseq if session.txseq != before else 0
+            self._last_txseq = max(self._last_txseq, call.sequence)
 
     def _sequence_of(self, session: Session, before: int, affected: list[int]) -> int:
         """Where a transaction stands; 0 if it wrote nothing."""

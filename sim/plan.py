@@ -77,6 +77,8 @@ class Plan:
     skew: dict[str, float] = field(default_factory=dict)
     asynchronous: tuple[str, ...] = ()
     """Nodes that answer before the log has what was written."""
+    lease: float = 0.0
+    """Seconds of the lease of a leader that the nodes elect; 0: all nodes take writes."""
     from_snapshot: bool = False
     """Nodes begin with the newest snapshot, where it is further on than their file."""
     snapshot_interval: float = 0.0
@@ -135,6 +137,7 @@ def draw(seed: int, level: str = "default", steps: int | None = None) -> Plan:
     plan = replace(
         plan,
         asynchronous=_asynchronous(plan),
+        lease=_lease(plan),
         from_snapshot=other.random() < 0.5,
         snapshot_interval=other.choice((0.0, 4.0, 15.0)),
     )
@@ -155,6 +158,13 @@ def _poison(plan: Plan, heat: float) -> list[Fault]:
         )
         for _ in range(count)
     ]
+
+
+def _lease(plan: Plan) -> float:
+    chance = random.Random(f"{plan.seed}/lease")
+    if chance.random() >= 0.2 or plan.writers == "one" or _asynchronous(plan):
+        return 0.0
+    return chance.choice((0.5, 2.0, 5.0))
 
 
 def _asynchronous(plan: Plan) -> tuple[str, ...]:

@@ -11,13 +11,14 @@ from dataclasses import dataclass, field, replace
 
 import trio
 
-from ha.core.errors import HaError
+from ha.core.errors import Code, HaError
 from sim.checkers import (
     FoldHistory,
     check_answers,
     check_letters,
     check_probes,
     check_reads,
+    check_undos,
     fold_log,
 )
 from sim.client import HANG, Client
@@ -181,18 +182,33 @@ async def _set_up(cluster: Cluster, workloads: list[Workload]) -> None:
     first = next(iter(cluster.nodes.values()))
     with trio.move_on_after(SETUP_BOUND) as scope:
         await _until_ready(cluster)
-        process = first.process
-        assert process is not None
-        assert process.databases is not None
-        session = process.databases.session(protocol="sim")
         for workload in workloads:
             for sql in workload.schema:
-                await session.execute(sql)
-        await session.aclose()
+                await _execute(cluster, first.name, sql)
         await _until_caught_up(cluster)
     link.spike_rate = spikes
     if scope.cancelled_caught:
         raise Broken(f"a healthy cluster was not ready after {SETUP_BOUND:g} s: {_state(cluster)}")
+
+
+async def _execute(cluster: Cluster, name: str, sql: str) -> None:
+    """On this node, or on the leader if the nodes elect one."""
+    while True:
+        process = cluster.writer(name)
+        if process is None or process.databases is None:
+            await trio.sleep(0.1)
+            continue
+        session = process.databases.session(protocol="sim")
+        try:
+            await session.execute(sql)
+        except HaError as error:
+            if error.code not in (Code.NOT_LEADER, Code.NO_LEADER):
+                raise
+            await trio.sleep(0.1)
+        else:
+            return
+        finally:
+            await session.aclose()
 
 
 async def _stress(cluster: Cluster, workloads: list[Workload]) -> None:
@@ -249,9 +265,9 @@ async def _recover(cluster: Cluster) -> None:
 
 
 async def _write_on(cluster: Cluster, name: str) -> None:
-    """A write must work on every node."""
+    """A write must work on every node; on the leader, if the nodes elect one."""
     while True:
-        process = cluster.process(name)
+        process = cluster.writer(name)
         if process is None or process.databases is None:
             await trio.sleep(0.1)
             continue
@@ -358,7 +374,9 @@ class _Judge:
         problems += check_letters(fold, probes, entries)
         problems += check_answers(fold, calls, history.losses)
         problems += check_reads(fold, calls)
-        if cluster.plan.writers == "one":
+        if "undo" in cluster.plan.workloads and not cluster.server.losses:
+            problems += check_undos(fold, calls)
+        if cluster.plan.writers == "one" or cluster.plan.lease:
             problems += self._invariants(fold)
         return problems
 

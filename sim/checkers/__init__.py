@@ -7,6 +7,7 @@ from sim.checkers.answers import check_answers
 from sim.checkers.folds import FoldHistory, check_probes, fold_log
 from sim.checkers.letters import check_letters
 from sim.checkers.reads import check_reads
+from sim.checkers.undos import check_undos
 
 __all__ = [
     "FoldHistory",
@@ -14,5 +15,6 @@ __all__ = [
     "check_letters",
     "check_probes",
     "check_reads",
+    "check_undos",
     "fold_log",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sim.workloads.base import Watch, Workload
+from sim.workloads.past import Undoing
 from sim.workloads.rows import Bank, Counters, Lists, Registers, Users
 from sim.workloads.shapes import Big, Family, Odd, Schema, Search
 from sim.workloads.trouble import Failing
@@ -19,6 +20,7 @@ ALL: dict[str, type[Workload]] = {
     "big": Big,
     "search": Search,
     "failing": Failing,
+    "undo": Undoing,
 }
 
 __all__ = ["ALL", "Watch", "Workload"]

@@ -1,0 +1,39 @@
+"""Did each undo bring back exactly what was there before?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sim.checkers.folds import FoldHistory, Rows
+from sim.history import OK, Call
+
+WATCH = "page"
+
+
+def check_undos(history: FoldHistory, calls: Sequence[Call]) -> list[str]:
+    """After UNDOE n the rows that n had changed are as they were before it, whoever changed them
+    since, and whatever raced with it; any other row is as it was before n, or as it was."""
+    problems: list[str] = []
+    for call in calls:
+        if not call.undone or call.outcome != OK or not call.sequence:
+            continue
+        before, after = (_rows(history, call.undone - 1), _rows(history, call.undone))
+        last, now = (_rows(history, call.sequence - 1), _rows(history, call.sequence))
+        changed = {k for k in before.keys() | after.keys() if before.get(k) != after.get(k)}
+        others = (last.keys() | now.keys()) - changed
+        wrong = [k for k in changed if before.get(k) != now.get(k)]
+        if wrong and call.what.startswith("UNDOE"):
+            problems.append(
+                f"an undo of {call.undone} did not bring back {[before.get(k) for k in wrong]},"
+                f" but {[now.get(k) for k in wrong]}, at keys {wrong}: {call}"
+            )
+        # What n touched without an effect, since another's message came first, goes back as well.
+        touched = [k for k in others if now.get(k) not in (last.get(k), before.get(k))]
+        if touched and call.what.startswith("UNDOE"):
+            problems.append(f"an undo of {call.undone} changed the rows {touched} too: {call}")
+    return problems
+
+
+def _rows(history: FoldHistory, sequence: int) -> dict[object, tuple[object, ...]]:
+    rows: Rows = history.answer(WATCH, sequence)
+    return {row[0]: row for row in rows}
