@@ -137,7 +137,7 @@ def test_writes_are_read_from_whatever_node_comes_next() -> None:
         connection.close()
     with (
         serving(node="n2", stream=MemoryStream(epoch="test")) as behind,
-        pytest.raises(db.OperationalError, match=f"not yet at {seen}"),
+        pytest.raises(db.OperationalError, match=f"{seen} is of another stream"),
     ):
         db.connect(f"ha://{behind.target}/ha.db", txseq=seen)
 
