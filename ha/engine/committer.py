@@ -606,11 +606,26 @@ class Committer:
                 tap(one.entry, one.verdict.counts)
             if not one.verdict.counts:
                 self.counters.ignored += 1
+                self._warn_of_loss(one, own)
             unit = self._under_way.pop(one.entry.message_id, None)
             if unit is not None and one.entry.message_id == unit.last_id:
                 self._resolve(unit, one)
         self._drop_fenced()
         self._moved(self._fold.position.applied, schema)
+
+    def _warn_of_loss(self, folded: Folded, own: str) -> None:
+        """A client was told of success before the log had its transaction, which now ignores it."""
+        again = folded.verdict in (Verdict.HOLE, Verdict.REPEATED)
+        if self._relay is None or again or not folded.entry.message_id.startswith(own):
+            return
+        logger.warning(
+            "a transaction that was acknowledged here does not count",
+            extra={
+                "database": self.database_id,
+                "sequence": folded.entry.sequence,
+                "verdict": folded.verdict.value,
+            },
+        )
 
     def _moved(self, sequence: int, schema: bool) -> None:
         if schema:

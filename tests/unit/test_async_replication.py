@@ -288,3 +288,31 @@ async def test_writes_of_an_earlier_process_stay_in_front_of_later_ones(
         await drained(node)
         assert stream.lost
         assert await node.rows("SELECT * FROM t") == [(1, "newer")]
+
+
+async def test_a_stale_index_write_is_lost_aloud(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Shadow rows of FTS5 that were written on an older index cannot be done again on another."""
+    stream = MemoryStream(epoch="test")
+    async with (
+        MemoryBroker(stream, node="n1") as broker,
+        open_node("n1", broker, options=ASYNC) as one,
+        MemoryBroker(stream, node="n2") as two_broker,
+        open_node("n2", two_broker, options=SYNC) as two,
+    ):
+        await one.run("CREATE VIRTUAL TABLE f USING fts5(body)")
+        await drained(one)
+        await settle([one, two])
+        broker.connected = False
+        await one.run("INSERT INTO f(body) VALUES ('mine')")
+        await two.run("INSERT INTO f(body) VALUES ('theirs')")
+        broker.connected = True
+        await drained(one)
+        await settle([one, two])
+        for node in (one, two):
+            assert await node.rows("SELECT body FROM f") == [("theirs",)]
+            await node.run("INSERT INTO f(f) VALUES ('integrity-check')")
+        (warning,) = [r for r in caplog.records if "does not count" in r.message]
+        assert warning.__dict__["verdict"] == "stale"
+        assert one.database.committer.counters.ignored == 1
