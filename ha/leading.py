@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import logging
 from collections.abc import Callable, Mapping
 from typing import TypeAlias
@@ -14,7 +15,7 @@ from ha.core.fold import NO_TERM, Term
 from ha.core.naming import normalise
 from ha.engine.appointed import Appointed
 from ha.engine.databases import Databases
-from ha.engine.elected import LEADER_KEY, Elected, ElectionOptions, bucket_of
+from ha.engine.elected import Elected, ElectionOptions, bucket_of
 from ha.engine.leadership import Role
 from ha.engine.runtime import Runtime
 from ha.forward.target import parse_target
@@ -101,7 +102,9 @@ async def refuse_beside_old_leader(config: Config, keys: Keys, database_ids: lis
             address = redirect.value.decode(errors="replace")
             if address in (config.leader_static, config.leader_addr):
                 continue  # one of ours: without an election there is no key of the leader
-            ours = await keys(bucket_of(config.replication_stream), 0.0).get(LEADER_KEY)
+            ours = await keys(bucket_of(config.replication_stream), 0.0).get(
+                _mirrored(redirect.value)
+            )
         except LogError as error:
             logger.warning("it is not known whether nodes of another kind elect: %s", error)
             return
@@ -132,17 +135,25 @@ async def keep_lease_near(lead: Lead, config: Config, broker: JetStreamBroker) -
 
 async def mirror_redirect(lead: Lead, config: Config, keys: Keys, databases: Databases) -> None:
     """While this node leads, say so where nodes of the existing system look, until cancelled."""
+    own = keys(bucket_of(config.replication_stream), 0.0)
     while True:
         leader = lead.leader
         if lead.role is Role.LEADER and leader is not None:
+            address = leader.address.encode()
             for database_id in databases.database_ids():
                 bucket = keys(redirect_bucket(config, database_id), REDIRECT_AGE)
                 try:
-                    await bucket.put(REDIRECT_KEY, leader.address.encode())
+                    await own.put(_mirrored(address), b"")
+                    await bucket.put(REDIRECT_KEY, address)
                 except LogError as error:
                     logger.debug("the redirect of %s is not mirrored: %s", database_id, error)
         with trio.move_on_after(REDIRECT_AGE / 3):
             await lead.wait_for_change()
+
+
+def _mirrored(address: bytes) -> str:
+    """The key that tells that a redirect to this address is of our kind."""
+    return f"redirect/{base64.urlsafe_b64encode(address).decode()}"
 
 
 def redirect_bucket(config: Config, database_id: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import time
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import nats
 import pytest
 
 from tests.support.leader_cluster import (
@@ -123,3 +125,46 @@ def test_three_servers_of_which_the_leaders_own_dies(tmp_path: Path) -> None:
         leader.start()
         leader.wait_ready()
         leader.wait_rows("SELECT * FROM t", [[1]])
+
+
+def test_a_static_leader_takes_writes_again_when_it_is_back(
+    tmp_path: Path, nats_server: Any
+) -> None:
+    boss = LeaderNode("boss", [], tmp_path)
+    common = ["-m", "--nats-port", "0", "--replication-url", nats_server.url, "--grpc-insecure"]
+    boss.arguments += [*common, "--leader-static", boss.address, "--leader-addr", boss.address]
+    clerk = LeaderNode("clerk", [*common, "--leader-static", f"http://{boss.address}"], tmp_path)
+    try:
+        boss.start()
+        clerk.start()
+        boss.query({"sql": "CREATE TABLE t (id INTEGER PRIMARY KEY)"})
+        clerk.query({"sql": "INSERT INTO t VALUES (1)"})
+        assert boss.leader() == "boss"
+        assert clerk.leader() is None
+        boss.kill()
+        answer = clerk.client.post(
+            clerk.url + "/query?local=true", json={"sql": "INSERT INTO t VALUES (2)"}
+        )
+        assert answer.status_code in (409, 503)
+        assert clerk.rows("SELECT * FROM t") == [[1]]
+        boss.start()
+        _write_until_taken(clerk, "INSERT INTO t VALUES (2)", 20)
+        boss.wait_rows("SELECT * FROM t ORDER BY id", [[1], [2]])
+    finally:
+        clerk.kill()
+        boss.kill()
+
+
+def test_a_node_refuses_to_elect_beside_existing_nodes(tmp_path: Path, nats_server: Any) -> None:
+    async def announce() -> None:
+        client = await nats.connect(nats_server.url)
+        bucket = await client.jetstream().create_key_value(bucket="ha_replication_ha_db", ttl=60)
+        await bucket.put("redirect", b"http://old:8080")
+        await client.close()
+
+    asyncio.run(announce())
+    node = LeaderNode("new", [], tmp_path)
+    node.arguments += ["-m", "--nats-port", "0", "--replication-url", nats_server.url]
+    node.arguments += ["--leader-addr", node.address, "--grpc-insecure"]
+    with pytest.raises(AssertionError, match="http://old:8080"):
+        node.start()
