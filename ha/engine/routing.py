@@ -12,7 +12,6 @@ A write that nobody has answered is settled in the log: its message carries the 
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
@@ -435,7 +434,7 @@ class RoutedSession(Session):
                     await super()._alone(parsed, params, max_rows)
                     self._pragmas[parsed.pragma[0]] = sql
         ends = word in ("COMMIT", "END", "RELEASE")
-        request = secrets.token_hex(8) if ends else ""
+        request = self._new_request() if ends else ""
         return await self._in_remote(
             lambda remote: remote.execute(sql, params, max_rows, request), request
         )
@@ -552,7 +551,7 @@ class RoutedSession(Session):
                 return _HERE
             if not self._routing.forward:
                 raise self._elsewhere(leader)
-            request = secrets.token_hex(8)
+            request = self._new_request()
             since = self._database.committer.applied
             try:
                 with self._interruptible():
@@ -597,6 +596,9 @@ class RoutedSession(Session):
             if remote is self._remote and remote.status is Status.IDLE:
                 self._remote = None
                 await remote.aclose()
+
+    def _new_request(self) -> str:
+        return f"{self._database.runtime.random.getrandbits(64):016x}"
 
     def _wrote(self, sequence: int) -> None:
         self._txseq = sequence
