@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import apsw
 import pytest
 import trio
 import trio.testing
@@ -9,7 +12,9 @@ import trio.testing
 from ha.core.errors import Code, HaError
 from ha.engine.dead_letters import dead_letters, skip
 from ha.log.api import Outgoing
-from tests.support.cluster import TestNode, open_cluster, settle
+from ha.log.memory import MemoryStream
+from ha.store.fold import Intercepted
+from tests.support.cluster import OPTIONS, TestNode, open_cluster, settle
 
 
 async def halted(node: TestNode) -> None:
@@ -54,3 +59,40 @@ async def test_there_is_nothing_to_skip_on_a_healthy_database() -> None:
         with pytest.raises(HaError) as info:
             await skip(node.database, 1)
         assert info.value.code is Code.NOT_FOUND
+
+
+async def test_what_is_skipped_waits_no_longer_in_an_outbox() -> None:
+    class Picky:
+        def before_apply(self, changeset: Intercepted, connection: apsw.Connection) -> bool | None:
+            if any(c.new_values == ("bad",) for c in changeset.changes):
+                raise ValueError("not this one")
+            return None
+
+        def after_apply(
+            self, changeset: Intercepted, connection: apsw.Connection, error: Exception | None
+        ) -> None:
+            if error is not None:
+                raise error
+
+    commit = replace(OPTIONS.commit, asynchronous=True)
+    options = replace(OPTIONS, commit=commit, interceptor=Picky())
+    stream = MemoryStream(epoch="test", dedupe_window=0)
+    async with open_cluster(2, options=options, stream=stream) as nodes:
+        one = nodes[0]
+        await one.run("CREATE TABLE t(x)")
+        await settle(nodes)
+        await one.run("INSERT INTO t VALUES ('bad')")
+        for node in nodes:
+            await halted(node)
+        at = one.database.committer.halted_at
+        assert at is not None
+        await skip(nodes[1].database, at)
+        await settle(nodes)
+        assert one.database.relay is not None
+        assert one.database.relay.outbox.depth == 0
+        await one.run("INSERT INTO t VALUES ('good')")
+        await one.database.committer.wait_applied(at + 2)
+        await settle(nodes)
+        for node in nodes:
+            assert await node.rows("SELECT x FROM t") == [("good",)]
+            assert node.databases.not_ready() is None
