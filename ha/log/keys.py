@@ -138,7 +138,16 @@ class JetStreamKeys:
         except JetStreamError as error:
             if error.code != js_api.NAME_EXISTS:
                 raise
+            await self._raise_replicas()
         self._made = True
+
+    async def _raise_replicas(self) -> None:
+        """A bucket that was made before the stream was given more copies gets as many."""
+        info = await self._api.call(f"STREAM.INFO.{self._stream}")
+        config = info["config"]
+        if int(config.get("num_replicas") or 1) < self._replicas:
+            wanted = {**config, "num_replicas": self._replicas}
+            await self._api.call(f"STREAM.UPDATE.{self._stream}", wanted)
 
 
 class _Watch:
