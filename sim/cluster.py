@@ -20,8 +20,11 @@ from ha.core.errors import HaError
 from ha.engine.committer import CommitOptions
 from ha.engine.database import Database, DatabaseOptions
 from ha.engine.databases import Databases
+from ha.engine.elected import Elected, ElectionOptions, bucket_of
+from ha.engine.leadership import Role
 from ha.engine.runtime import Runtime
 from ha.engine.snapshots import SnapshotOptions
+from ha.leading import introduce
 from ha.log.api import Broker
 from ha.store.file import Store, StoreOptions
 from sim.content import digest, read_content
@@ -85,6 +88,12 @@ class Process:
         """Clients can reach it."""
         return self.databases is not None and self.ready.is_set() and not self.dead
 
+    @property
+    def leads(self) -> bool:
+        """It says that it is the leader."""
+        leadership = None if self.databases is None else self.databases.leadership
+        return leadership is not None and leadership.role is Role.LEADER
+
     # --- life ------------------------------------------------------------------------
 
     async def run(self) -> None:
@@ -126,6 +135,8 @@ class Process:
         )
         async with SimBroker(node.cluster.server, self.link, node.name) as broker:
             broker.on_io = self._on_io
+            lead = self._leadership(broker)
+            options = replace(options, leadership=lead, mandate=lead)
             # No database is made at run time here: what only that needs is not simulated.
             databases = Databases(
                 cast(Broker, broker), options, runtime, stream=node.cluster.server.name
@@ -137,6 +148,9 @@ class Process:
                 async with trio.open_nursery() as nursery:
                     await databases.open(DATABASE, store, nursery)
                     self.databases = databases
+                    if lead is not None:
+                        introduce(lead, databases)
+                        await nursery.start(lead.run)
                     if self.database.committer.severed is None:
                         self.era = len(node.cluster.server.losses)
                     self.ready.set()
@@ -144,6 +158,8 @@ class Process:
                     await self.shutdown.wait()
                     with trio.move_on_after(STOP_BOUND):
                         await databases.stop()
+                        if lead is not None:
+                            await lead.resign()
                         self._note("stopped")
                     nursery.cancel_scope.cancel()
             finally:
@@ -153,6 +169,15 @@ class Process:
                     databases.close()
                 else:
                     store.close()
+
+    def _leadership(self, broker: SimBroker) -> Elected | None:
+        """What nodes with ``--leader-addr`` have; nothing is sent on to the leader here."""
+        cluster, name = self.node.cluster, self.node.name
+        lease = cluster.plan.lease
+        if not lease:
+            return None
+        options = ElectionOptions(name, f"{name}:80", lease=lease, renew=lease / 4)
+        return Elected(broker.keys(bucket_of(cluster.server.name)), options, self.chance)
 
     def _probe_at_start(self) -> None:
         """What the former process left, before this one touches it. A copy is looked at: who
@@ -399,6 +424,12 @@ class Cluster:
         return [
             n.process for n in self.nodes.values() if n.process is not None and n.process.serving
         ]
+
+    def writer(self, name: str) -> Process | None:
+        """Who takes writes on behalf of a node: the leader, if they elect one, else itself."""
+        if not self.plan.lease:
+            return self.process(name)
+        return next((p for p in self.serving() if p.leads), None)
 
     def process(self, name: str) -> Process | None:
         return self.nodes[name].process

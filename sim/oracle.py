@@ -39,6 +39,7 @@ class Meaning:
     verdict: str
     tokens: frozenset[str] = frozenset()
     tables: frozenset[str] = frozenset()
+    term: int = 0
 
     @property
     def counts(self) -> bool:
@@ -91,6 +92,8 @@ class Oracle:
         self.uuid: str | None = None
         self.origins: dict[tuple[str, int], tuple[int, int]] = {}
         self.virtual: dict[str, tuple[int, str, int, int]] = {}
+        self.term: tuple[int, str, int] = (0, "", 0)
+        """The highest term of a leader so far, and the process that brought it."""
         self.parts: dict[tuple[str, int, int, int], dict[str, Any]] = {}
         self.skipped: frozenset[int] = frozenset()
         self.bases: Mapping[str, bytes] = {}
@@ -171,6 +174,15 @@ class Oracle:
                 "SELECT name, sequence, node, process_id, number FROM ha_virtual"
             )
         }
+        self.term = next(
+            (
+                (number, node.decode(), process)
+                for number, node, process in self.db.execute(
+                    "SELECT number, node, process_id FROM ha_term"
+                )
+            ),
+            (0, "", 0),
+        )
         self.parts.clear()
 
     def _message(self, meaning: Meaning, message: dict[str, Any], ours: dict[str, Any]) -> None:
@@ -179,10 +191,13 @@ class Oracle:
         verdict = meaning.verdict = self._judge(meaning, ours, seen, counted)
         index, count = ours.get("part", (0, 1))
         if index + 1 < count:
-            if verdict not in ("repeated", "foreign"):
+            if verdict not in ("repeated", "foreign", "fenced"):
                 self.parts.setdefault((node, process, number or 0, index), message)
             meaning.kind = "part"
             return
+        meaning.term = ours.get("term") or 0
+        if meaning.term > self.term[0] and verdict != "foreign":
+            self.term = (meaning.term, node, process)
         changes = message.get("changes") or []
         if count > 1:
             earlier = [self.parts.get((node, process, number or 0, i)) for i in range(count - 1)]
@@ -209,6 +224,11 @@ class Oracle:
         uuid = ours.get("uuid")
         if uuid is not None and self.uuid is not None and uuid != self.uuid:
             return "foreign"
+        term = ours.get("term") or 0
+        if term < self.term[0]:
+            return "fenced"
+        if 0 < term == self.term[0] and (meaning.node, meaning.process_id) != self.term[1:]:
+            return "fenced"
         if meaning.number is None:
             return "apply"
         if meaning.number <= seen:
