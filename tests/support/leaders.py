@@ -251,7 +251,8 @@ async def _serve(
     with scope:
         async with trio.open_nursery() as nursery:
             serve = partial(
-                *(serve_http, app),
+                serve_http,
+                app,
                 host="127.0.0.1",
                 port=0,
                 tls=tls,

@@ -12,6 +12,7 @@ import trio.testing
 
 from ha.cli.operate.commands import _show_cluster
 from ha.core.errors import Code, HaError
+from ha.core.since import Since
 from ha.engine.api import Kind, Routing, Statement, Status
 from ha.engine.leadership import Member, Role
 from ha.engine.operations import NodeOperations
@@ -48,8 +49,6 @@ async def test_a_follower_sends_writes_to_the_leader_and_reads_here() -> None:
 
 
 async def _history(cluster: Leaders) -> Any:
-    from ha.core.since import Since
-
     session = cluster[0].session()
     async with session.history(Since(1)) as items:
         async for item in items:

@@ -17,6 +17,7 @@ import httpx
 import psycopg
 import pytest
 
+import ha.dbapi
 from tests.support.certificate import make_certificate
 from tests.support.leader_cluster import (
     LeaderNode,
@@ -214,8 +215,6 @@ def test_a_transaction_on_a_dead_leader_is_40001(nodes: dict[str, LeaderNode]) -
     leader.query({"sql": TABLE})
     follower = next(n for n in nodes.values() if n is not leader)
     follower.wait_rows("SELECT count(*) FROM t", [[0]])
-    import ha.dbapi
-
     with ha.dbapi.connect(f"ha://{follower.address}/ha.db") as connection:
         connection.execute("INSERT INTO t VALUES ('a', 1)")
         assert connection.in_transaction
