@@ -42,6 +42,7 @@ def _plant(name: str, what: str, *patches: tuple[str, str, str]) -> Plant:
 
 
 _COMMITTER = "ha.engine.committer:Committer"
+_ELECTION = "ha.core.election:Election"
 _FOLD = "ha.store.fold:Fold"
 _APPLIER = "ha.store.apply:Applier"
 _JUDGE = "ha.store.fold:judge"
@@ -340,6 +341,45 @@ PLANTS: tuple[Plant, ...] = (
             "ha.engine.snapshots:publish_snapshot",
             'headers["digest"] = position.digest.hex()',
             "pass",
+        ),
+    ),
+    _plant(
+        "two-leaders",
+        "a leader that was cut off goes on when its lease is over, and asks no log whether it may",
+        (
+            f"{_ELECTION}.holds",
+            "self._is_mine and now < self.lease_until and not self._leaves",
+            "self._is_mine and not self._leaves",
+        ),
+        (
+            "ha.engine.mandate:Rule.is_open",
+            "return self.mandate.held == term.number and self.is_ours(term)",
+            "return self.mandate.held is not None",
+        ),
+    ),
+    _plant(
+        "missing-fence",
+        "late messages of a leader that was replaced count",
+        ("ha.core.fold:Term.fences", "        term = cs.term or 0\n", "        return False\n"),
+    ),
+    _plant(
+        "term-not-raised",
+        "a new leader takes the term of the former one",
+        (
+            f"{_ELECTION}.tick",
+            "self._write(now, self.term + 1)",
+            "self._write(now, self.term or 1)",
+        ),
+    ),
+    _plant(
+        "ack-before-fencing",
+        "a leader answers when the broker has a write, before the log says whether it counts",
+        (
+            f"{_COMMITTER}._on_ack",
+            "unit.acked = True\n",
+            "unit.acked = True\n                if self.rule.mandate is not None:\n"
+            "                    unit.sequence = outcome.sequence\n"
+            "                    unit.done.set()\n",
         ),
     ),
     _plant(
