@@ -25,6 +25,8 @@ from ha.store.file import Store
 
 logger = logging.getLogger(__name__)
 
+_ELECTION = 30.0  # seconds; NATS takes up to ten to find a leader, on a quiet machine
+
 LOCAL_EPOCH = "local"
 """The epoch of a log that lives in the node alone. Such a file may still become a base."""
 
@@ -52,11 +54,14 @@ async def join(
     """Make the file's position one from which its log can be followed.
 
     ``from_snapshot``: begin with the newest snapshot, if it holds more than the file;
-    ``since_ns``: the broker's time up to which a file without a position holds all.
+    ``since_ns``: the broker's time up to which a file without a position holds all. ``timeout``
+    is that of one message; a log that does not answer is waited for longer, since its cluster
+    may be about to elect.
 
     Raises HaError when the file may not follow the log, before anything was changed.
     """
-    deadline = trio.current_time() + timeout
+    patience = max(timeout, _ELECTION)
+    deadline = trio.current_time() + patience
     while True:
         try:
             return await _join(
@@ -66,7 +71,7 @@ async def join(
         except LogError as error:
             if trio.current_time() >= deadline:
                 raise HaError(
-                    Code.UNAVAILABLE, f"the log did not answer within {timeout:g} s: {error}"
+                    Code.UNAVAILABLE, f"the log did not answer within {patience:g} s: {error}"
                 ) from error
             logger.warning("waiting for the log: %s", error)
             await trio.sleep(0.2)
@@ -87,7 +92,7 @@ async def _join(
 ) -> Joined:
     """Raises LogError when the log stops to answer; it may be tried again then."""
     while True:
-        state = await _state(log, timeout)
+        state = await _state(log, max(timeout, _ELECTION))
         position = control.position(store.executor, log.subject)
         if position.uuid is not None and position.epoch == state.epoch:
             if from_snapshot and await _is_behind_snapshot(broker, database_id, log, position):

@@ -570,7 +570,7 @@ class JetStreamLog:
             consumer.close()
 
     async def history(self, first: int, last: int | None = None) -> AsyncIterator[Entry]:
-        info = await self._broker.api.call(f"STREAM.INFO.{self._stream}")
+        info = await self._broker.api.call(f"STREAM.INFO.{self._stream}", again=js_api.AGAIN)
         stream_last = int(info["state"]["last_seq"])
         end = stream_last if last is None else min(last, stream_last)
         if first > end:
@@ -590,7 +590,8 @@ class JetStreamLog:
                 (f"STREAM.INFO.{self._stream}", None),
                 (path, {"next_by_subj": self._subject, "seq": 1}),
                 (path, {"last_by_subj": self._subject}),
-            ]
+            ],
+            again=js_api.AGAIN,
         )
         if isinstance(info, LogError):
             raise info
@@ -608,7 +609,7 @@ class JetStreamLog:
             return None
         try:
             answer = await self._broker.api.call(
-                f"STREAM.MSG.GET.{self._stream}", {"seq": sequence}
+                f"STREAM.MSG.GET.{self._stream}", {"seq": sequence}, again=js_api.AGAIN
             )
         except JetStreamError as error:
             if error.code == js_api.MESSAGE_NOT_FOUND:
@@ -618,7 +619,7 @@ class JetStreamLog:
         return js_api.entry_of(message) if message["subject"] == self._subject else None
 
     async def sequence_at(self, time_ns: int) -> int:
-        info = await self._broker.api.call(f"STREAM.INFO.{self._stream}")
+        info = await self._broker.api.call(f"STREAM.INFO.{self._stream}", again=js_api.AGAIN)
         consumer = self._consumer(0, check=_no_check, start_time_ns=time_ns, headers_only=True)
         try:
             async with aclosing(consumer.rest()) as entries:
@@ -629,7 +630,7 @@ class JetStreamLog:
             consumer.close()
 
     async def now_ns(self) -> int:
-        info = await self._broker.api.call(f"STREAM.INFO.{self._stream}")
+        info = await self._broker.api.call(f"STREAM.INFO.{self._stream}", again=js_api.AGAIN)
         if "ts" not in info:
             raise LogError("this NATS server does not tell its time: 2.10 or later does")
         return js_api.parse_time(info["ts"])

@@ -101,7 +101,9 @@ class Bucket:
         """None when there is no bucket, no such object, or a deleted one."""
         try:
             answer = await self._api.call(
-                f"STREAM.MSG.GET.{self._stream}", {"last_by_subj": self._meta(name)}
+                f"STREAM.MSG.GET.{self._stream}",
+                {"last_by_subj": self._meta(name)},
+                again=js_api.AGAIN,
             )
         except JetStreamError as error:
             if error.code in (js_api.STREAM_NOT_FOUND, js_api.MESSAGE_NOT_FOUND):

@@ -10,10 +10,13 @@ from pathlib import Path
 import apsw
 import pytest
 import trio
+from trio.testing import MockClock
 
 from ha.core.errors import Code, HaError
+from ha.engine.committer import CommitOptions
 from ha.engine.database import DatabaseOptions
 from ha.engine.snapshots import SnapshotOptions
+from ha.log.api import LogError
 from ha.log.memory import MemoryBroker, MemoryStream
 from ha.store.copying import Copy
 from tests.support.cluster import OPTIONS, TestNode, open_node, settle
@@ -363,3 +366,23 @@ async def test_a_copy_that_nobody_waits_for_ends(stream: MemoryStream, tmp_path:
 
 def left_over(folder: Path) -> list[str]:
     return [p.name for p in folder.iterdir() if p.name.startswith(".ha-copy-")]
+
+
+class Electing(MemoryBroker):
+    """Of a cluster that has no leader of the snapshots' bucket for a while."""
+
+    async def snapshot_headers(self, database_id: str) -> dict[str, str] | None:
+        if trio.current_time() < 9.0:
+            raise LogError("no answer within 2 s")
+        return await super().snapshot_headers(database_id)
+
+
+async def test_a_node_starts_through_an_election(autojump_clock: MockClock) -> None:
+    """However short the time-out of writes is: its cluster takes longer to find a leader."""
+    commit = CommitOptions(node="unnamed", publish_timeout=2.0)
+    async with (
+        Electing(MemoryStream(epoch="test"), node="n1") as broker,
+        open_node("n1", broker, options=DatabaseOptions(commit, from_snapshot=True)) as opened,
+    ):
+        assert trio.current_time() >= 9.0
+        assert await opened.rows("SELECT 1") == [(1,)]
