@@ -20,6 +20,7 @@ from sim.checkers import (
     check_reads,
     check_undos,
     fold_log,
+    lost_updates,
 )
 from sim.client import HANG, Client
 from sim.cluster import Broken, Cluster, Gone, QuietLogs
@@ -376,8 +377,18 @@ class _Judge:
         problems += check_reads(fold, calls)
         if "undo" in cluster.plan.workloads and not cluster.server.losses:
             problems += check_undos(fold, calls)
+        lost = {}
+        if "counters" in cluster.plan.workloads and not cluster.server.losses:
+            lost = lost_updates(fold, calls)
         if cluster.plan.writers == "one" or cluster.plan.lease:
             problems += self._invariants(fold)
+            problems += [
+                f"with one writing node, the counter {key!r} has lost {count} increments"
+                for key, count in lost.items()
+                if count > 0
+            ]
+        else:
+            self.lost_updates = sum(max(count, 0) for count in lost.values())
         return problems
 
     def _invariants(self, fold: FoldHistory) -> list[str]:

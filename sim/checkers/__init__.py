@@ -8,6 +8,7 @@ from sim.checkers.folds import FoldHistory, check_probes, fold_log
 from sim.checkers.letters import check_letters
 from sim.checkers.reads import check_reads
 from sim.checkers.undos import check_undos
+from sim.checkers.updates import lost_updates
 
 __all__ = [
     "FoldHistory",
@@ -17,4 +18,5 @@ __all__ = [
     "check_reads",
     "check_undos",
     "fold_log",
+    "lost_updates",
 ]

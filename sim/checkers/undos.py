@@ -27,8 +27,9 @@ def check_undos(history: FoldHistory, calls: Sequence[Call]) -> list[str]:
                 f"an undo of {call.undone} did not bring back {[before.get(k) for k in wrong]},"
                 f" but {[now.get(k) for k in wrong]}, at keys {wrong}: {call}"
             )
-        # What n touched without an effect, since another's message came first, goes back as well.
-        touched = [k for k in others if now.get(k) not in (last.get(k), before.get(k))]
+        # What n touched without an effect, since another came first, goes back as well; and a row
+        # that has been given another key since is away.
+        touched = [k for k in others if now.get(k) not in (last.get(k), before.get(k), None)]
         if touched and call.what.startswith("UNDOE"):
             problems.append(f"an undo of {call.undone} changed the rows {touched} too: {call}")
     return problems
