@@ -519,7 +519,9 @@ class Committer:
         mandate = self.rule.mandate
         if opening is None or mandate is None or mandate.held != opening.term:
             return float("inf")
-        return float("inf") if self.rule.is_open(self._fold.term) else opening.again_at
+        if self.rule.is_open(self._fold.term) or not self._log.connected:
+            return float("inf")  # the connection tells when it is back
+        return opening.again_at
 
     def _may_write(self) -> bool:
         if self.rule.is_open(self._fold.term):
