@@ -158,8 +158,10 @@ class Applier:
         self._plans: dict[tuple[str, tuple[str, ...], Identify], _Plan | None] = {}
         self._version = -1
         self._data_version = -1
-        self._own_schema = False
+        self._own_schema = False  # DDL of ours that may still be rolled back
         self._existing = False
+        connection.set_commit_hook(self._on_commit, id=self)
+        connection.set_rollback_hook(self._on_rollback, id=self)
         connection.config(apsw.SQLITE_DBCONFIG_ENABLE_TRIGGER, 0)
         connection.config(apsw.SQLITE_DBCONFIG_DEFENSIVE, 0)
         connection.execute("PRAGMA foreign_keys = OFF")
@@ -484,6 +486,14 @@ class Applier:
             integer_key=integer_key,
             blobs=_blob_positions(info, at),
         )
+
+    def _on_commit(self) -> bool:
+        self._own_schema = False
+        return False  # let it commit
+
+    def _on_rollback(self) -> None:
+        """Of the whole transaction, or of one whose COMMIT failed."""
+        self._own_schema = True
 
     def _check_schema(self) -> None:
         """Drop plans made for another schema than the present one."""

@@ -18,6 +18,7 @@ from ha.core.changeset import (
     SequenceChange,
 )
 from ha.core.values import RawText, Value
+from ha.store import apply
 from ha.store.apply import MAX_ROWID, Applied, NotCapable
 from tests.support.dump import dump
 from tests.support.law import Reader, Writer, copy_of
@@ -677,6 +678,23 @@ def test_plans_follow_the_schema() -> None:
         assert rows(reader, "SELECT b FROM t") == [(2,)]
         reader.db.execute("ROLLBACK")
     assert reader.apply(message(change)).skipped == 1
+
+
+def test_a_schema_change_is_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A node that follows, and never sees others commit, must not plan each later message anew."""
+    reader = reader_of("CREATE TABLE t(a INTEGER PRIMARY KEY, b)")
+    looked: list[str] = []
+    load_table = vars(apply)["load_table"]
+
+    def counted(connection: apsw.Connection, table: str) -> object:
+        looked.append(table)
+        return load_table(connection, table)
+
+    monkeypatch.setattr(apply, "load_table", counted)
+    reader.apply(message("CREATE TABLE u(x)"))
+    for number in range(20):
+        assert reader.apply(message(row(INSERT, "a b", new=(number, 2)))).applied
+    assert looked == ["t"]
 
 
 def test_a_missing_extension_halts_and_is_not_skipped() -> None:
