@@ -41,11 +41,15 @@ class Led:
 
 @asynccontextmanager
 async def open_led(
-    stream: MemoryStream, name: str, lead_of: str | None = None
+    stream: MemoryStream, name: str, lead_of: str | None = None, *, together: bool = True
 ) -> AsyncIterator[Led]:
-    """``lead_of``: the address of a static leader; None: there is an election."""
-    async with HoldingBroker(stream, node=name) as broker:
-        keys = broker.keys("election")
+    """``lead_of``: the address of a static leader; None: there is an election. ``together``: when
+    the log is not in reach, the bucket is not either."""
+    async with (
+        HoldingBroker(stream, node=name) as broker,
+        HoldingBroker(stream, node=f"{name}-keys") as bucket,
+    ):
+        keys = (broker if together else bucket).keys("election")
         address = f"{name}:8080"
         lead: Elected | Appointed
         if lead_of is None:
@@ -244,6 +248,25 @@ async def test_confirming_asks_the_bucket_each_time(autojump_clock: MockClock) -
         with pytest.raises(HaError) as refused:
             await one.lead.confirm()
         assert refused.value.code in (Code.NO_LEADER, Code.UNAVAILABLE)
+
+
+async def test_a_term_waits_for_the_stream(autojump_clock: MockClock) -> None:
+    """NATS may lead the bucket and not the stream; a node that spun would stop this clock."""
+    stream = MemoryStream(epoch="test")
+    async with open_led(stream, "n1", together=False) as led:
+        await led.lead.wait_for_leader(10)
+        await led.node.database.committer.wait_open()
+        await led.node.run("CREATE TABLE t(id INTEGER PRIMARY KEY)")
+        led.broker.holding = True
+        led.lead.learned(led.lead.term, lost=False)  # so that it takes a higher one
+        await led.broker.arrived.wait()
+        led.broker.connected = False
+        await trio.sleep(3 * LEASE)
+        assert (led.lead.role, led.lead.term) == (Role.LEADER, 2)
+        led.broker.holding = False
+        led.broker.connected = True
+        assert await led.outcome("INSERT INTO t VALUES (1)") is None
+        assert led.node.database.fold.term.number == 2
 
 
 async def test_nobody_leads_while_there_is_no_nats(autojump_clock: MockClock) -> None:
