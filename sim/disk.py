@@ -350,6 +350,10 @@ class _VfsFile(apsw.VFSFile):
             if faults.delay:
                 self._mount.cost += self._disk.chance.expovariate(1 / faults.delay)
             self._state.settle()
+            # A journalled file system has the names that went before on the disk by now, too.
+            gone = [n for n, f in self._mount.files.items() if f.deleted and f is not self._state]
+            for name in gone:
+                del self._mount.files[name]
             self._disk.trace.add(f"{self._disk.name} {self._name} sync")
 
     def xFileControl(self, op: int, ptr: int) -> bool:  # noqa: N802

@@ -22,7 +22,16 @@ Script = Callable[[Cluster], Awaitable[None]]
 
 def play(script: Script, *, nodes: int = 2, **options: object) -> None:
     """Run ``script`` when all nodes are ready. ``options``: fields of the plan."""
-    fields = {"max_payload": 1 << 20, "publish_timeout": 5.0, "hold": 1.0, **options}
+    fields = {
+        "max_payload": 1 << 20,
+        "publish_timeout": 5.0,
+        "hold": 1.0,
+        "synchronous": "NORMAL",
+        "lease": 0.0,
+        "from_snapshot": False,
+        "snapshot_interval": 0.0,
+        **options,
+    }
     plan = replace(draw(0, "calm"), nodes=nodes, **fields)  # type: ignore[arg-type]
     world = World(0)
     cluster = Cluster(world, plan)
