@@ -158,10 +158,8 @@ class Applier:
         self._plans: dict[tuple[str, tuple[str, ...], Identify], _Plan | None] = {}
         self._version = -1
         self._data_version = -1
-        self._own_schema = False  # DDL of ours that may still be rolled back
         self._existing = False
-        connection.set_commit_hook(self._on_commit, id=self)
-        connection.set_rollback_hook(self._on_rollback, id=self)
+        connection.set_rollback_hook(self._forget_schema, id=self)
         connection.config(apsw.SQLITE_DBCONFIG_ENABLE_TRIGGER, 0)
         connection.config(apsw.SQLITE_DBCONFIG_DEFENSIVE, 0)
         connection.execute("PRAGMA foreign_keys = OFF")
@@ -212,7 +210,7 @@ class Applier:
         return Applied(True, "", total, skipped, schema)
 
     def _undo(self) -> None:
-        self._plans.clear()
+        self._forget_schema()
         if self._connection.in_transaction:
             self._connection.execute(f"ROLLBACK TO {_SAVEPOINT}")
             self._connection.execute(f"RELEASE {_SAVEPOINT}")
@@ -487,23 +485,19 @@ class Applier:
             blobs=_blob_positions(info, at),
         )
 
-    def _on_commit(self) -> bool:
-        self._own_schema = False
-        return False  # let it commit
-
-    def _on_rollback(self) -> None:
-        """Of the whole transaction, or of one whose COMMIT failed."""
-        self._own_schema = True
+    def _forget_schema(self) -> None:
+        """Its version number says nothing now: it was changed, and that may be rolled back."""
+        self._plans.clear()
+        self._version = -1
 
     def _check_schema(self) -> None:
         """Drop plans made for another schema than the present one."""
         data_version = self._connection.data_version("main")
-        if self._own_schema or data_version != self._data_version:
+        if self._version == -1 or data_version != self._data_version:
             version = schema_version(self._connection)
-            if self._own_schema or version != self._version:
+            if version != self._version:
                 self._plans.clear()
                 self._version = version
-            self._own_schema = self._own_schema and data_version == self._data_version
             self._data_version = data_version
 
     # --- SQL -------------------------------------------------------------------------
@@ -517,8 +511,7 @@ class Applier:
         if refusal is not None or ddl is None:
             raise _Ignored(f"{refusal}: {_shown(change.command)}")
         connection = self._connection
-        self._plans.clear()
-        self._own_schema = True
+        self._forget_schema()
         gate = _Gate(self._control)
         before = connection.authorizer
         connection.authorizer = gate

@@ -125,12 +125,10 @@ class Recorder:
         self._version = -1
         self._data_version = -1
         self._own_schema = False  # DDL of ours that may still be rolled back
-        self._ending = False  # the transaction with it is about to be committed
         self._has_virtual = False
         self._has_sequence = False
         self._sequences: list[tuple[Value, Value]] | None = None
         connection.preupdate_hook(self._make_hook(), id=self)
-        connection.set_commit_hook(self._on_commit, id=self)
         connection.set_rollback_hook(self._on_rollback, id=self)
 
     @property
@@ -141,7 +139,6 @@ class Recorder:
     def close(self) -> None:
         """Take the hooks off the connection."""
         self._connection.preupdate_hook(None, id=self)
-        self._connection.set_commit_hook(None, id=self)
         self._connection.set_rollback_hook(None, id=self)
 
     # --- a transaction ---------------------------------------------------------------
@@ -149,7 +146,6 @@ class Recorder:
     def start(self) -> None:
         """A transaction begins, in an open SQLite transaction (maybe in a savepoint of it)."""
         self._forget_rows()
-        self._ending = False
         data_version = self._connection.data_version("main")
         if self._own_schema or data_version != self._data_version:
             self._sequences = None
@@ -351,15 +347,8 @@ class Recorder:
         self._tables[name] = info
         return info
 
-    def _on_commit(self) -> bool:
-        self._ending = self._ending or self._own_schema
-        self._own_schema = False
-        return False  # let it commit
-
     def _on_rollback(self) -> None:
         self._sequences = None
-        if self._ending:  # the COMMIT failed
-            self._own_schema = True
 
     def _break(self, code: Code, message: str, hint: str | None = None) -> HaError:
         self._broken = HaError(code, message, hint=hint)
