@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
 from abc import ABC, abstractmethod
@@ -21,6 +22,7 @@ from tests.support.processes import HaProcess
 NAMES = ["n1", "n2", "n3"]
 PG_USER = PG_PASSWORD = "ha"
 _STARTS = 4
+_NO_LOG = re.compile("no log|log did not answer")
 _MEMORY = ["-m", "--from-latest-snapshot", "--nats-store-dir", "store"]
 _GONE = 20.0  # seconds for a killed process to be gone
 
@@ -160,7 +162,7 @@ class Cluster(ABC):
                 node.start()
                 return
             except AssertionError:
-                if not any("no log" in line for line in node.lines[seen:]):
+                if not any(_NO_LOG.search(line) for line in node.lines[seen:]):
                     break
         raise AssertionError(f"{name} does not come back:\n" + "\n".join(node.lines[-30:]))
 
