@@ -33,15 +33,14 @@ def test_a_finally_cannot_save_what_a_crash_took() -> None:
                 await trio.sleep_forever()
             finally:
                 late.append("ran")
-                with trio.CancelScope(shield=True):
-                    victim.link.to_server(
-                        lambda: late.append(
-                            str(cluster.server.append("ha.ha_db", Outgoing("late", b"{}")))
-                        )
+                victim.link.to_server(
+                    lambda: late.append(
+                        str(cluster.server.append("ha.ha_db", Outgoing("late", b"{}")))
                     )
-                    db = apsw.Connection(path, vfs=victim.mount.vfs_name)
-                    db.execute("PRAGMA user_version = 77")
-                    db.close(True)
+                )
+                db = apsw.Connection(path, vfs=victim.mount.vfs_name)
+                db.execute("PRAGMA user_version = 77")
+                db.close(True)
 
         assert victim.databases is not None
         tasks = victim.databases._nursery
