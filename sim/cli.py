@@ -35,7 +35,7 @@ class Report:
     faults: int
     hits: int
     virtual: float
-    real: float
+    cpu: float
     lost_updates: int
 
 
@@ -193,7 +193,7 @@ def _run(plan: Plan) -> Report:
         outcome.faults,
         outcome.hits,
         outcome.virtual,
-        outcome.real,
+        outcome.cpu,
         outcome.lost_updates,
     )
 
@@ -268,7 +268,7 @@ def _sum_up(reports: list[Report], took: float) -> int:
     faults = sum(r.faults for r in reports)
     hits = sum(r.hits for r in reports)
     lost = sum(r.lost_updates for r in reports)
-    busy = max(sum(r.real for r in reports), 1e-9)
+    busy = max(sum(r.cpu for r in reports), 1e-9)  # of a core, whatever else the machine does
     print(
         f"{len(reports)} seeds in {took:.0f} s: {acknowledged} acknowledged operations,"
         f" {faults} faults, {hits} of them or of their effects hit something in flight;"

@@ -78,9 +78,10 @@ class Client:
                 self.workload = chance.choices(self._workloads, weights)[0]
                 if self.step not in wanted or self.workload.name in mute:
                     continue
-                if await self._connect():
-                    await self.workload.step(self)
-                    self._left -= 1
+                while not await self._connect() and not self.stopped:
+                    await trio.sleep(self.chance.expovariate(1 / 0.3))
+                await self.workload.step(self)
+                self._left -= 1
         finally:
             await self._hang_up()
 
@@ -121,7 +122,7 @@ class Client:
         self._era = self._process.era
         if self._last_txseq and self.chance.random() < 0.3:
             await self._follow(self._process, self._session, self._last_txseq)
-        return self._session is not None
+        return self._session is not None and self._process.serving
 
     async def _follow(self, process: Process, session: Session, txseq: int) -> None:
         """Present the sequence of the last write made elsewhere, as ``X-Txseq`` does."""
@@ -208,7 +209,7 @@ class Client:
     ) -> bool:
         """One transaction. ``visible``: its token must be in the log if it changed a row."""
         process, session = self._process, self._session
-        if process is None or session is None:
+        if process is None or session is None or not process.serving:
             return False
         call = self._begin(what, token)
         call.keys = keys
@@ -254,7 +255,7 @@ class Client:
     async def undo(self, command: str, sequence: int) -> None:
         """Take back what stands at ``sequence``, or be told why that cannot be."""
         process, session = self._process, self._session
-        if process is None or session is None:
+        if process is None or session is None or not process.serving:
             return
         call = self._begin(f"{command} {sequence}")
         call.undone = sequence
@@ -308,7 +309,7 @@ class Client:
     ) -> None:
         """Read in a transaction, and write what follows from it."""
         process, session = self._process, self._session
-        if process is None or session is None:
+        if process is None or session is None or not process.serving:
             return
         call = self._begin(what, token)
         call.keys = keys
@@ -370,7 +371,7 @@ class Client:
     async def read(self, watch: Watch, keys: Sequence[object] | None = None) -> None:
         """Ask a question whose answer the checkers know."""
         process, session = self._process, self._session
-        if process is None or session is None:
+        if process is None or session is None or not process.serving:
             return
         sql = watch.whole() if keys is None else watch.some(keys)
         params: list[Any] = list(keys or ())
@@ -401,8 +402,19 @@ class Client:
             if first != rows:
                 raise Broken(f"a transaction read {first!r}, then {rows!r}: {call}")
 
+        async def latest() -> None:
+            """The leader makes certain that nobody else leads, and reads then."""
+            assert process.databases is not None
+            leadership = process.databases.leadership
+            assert leadership is not None
+            await process.database.wait_for(await leadership.confirm())
+            await plain()
+
         roll = self.chance.random()
         work = plain if roll < 0.8 else streamed if roll < 0.9 else twice
+        if process.leads and roll < 0.7:
+            work = latest
+            call.linear = True
         await self._guarded(call, process, work)
         if call.outcome == OK:
             call.rows = tuple(tuple(r) for r in rows)

@@ -18,6 +18,7 @@ from sim.checkers import (
     check_letters,
     check_probes,
     check_reads,
+    check_registers,
     check_undos,
     fold_log,
     lost_updates,
@@ -33,6 +34,7 @@ from sim.past import Past
 from sim.plan import Plan
 from sim.trace import Trace
 from sim.workloads import ALL, Workload
+from sim.workloads.rows import Registers
 from sim.world import Deadlock, World
 
 SETUP_BOUND = 120.0
@@ -52,6 +54,7 @@ class Outcome:
     problems: list[str]
     virtual: float
     real: float
+    cpu: float
     calls: list[Call]
     acknowledged: int
     faults: int
@@ -78,7 +81,7 @@ class Outcome:
 
 def run_plan(plan: Plan, *, keep_trace: bool = False) -> Outcome:
     """Run a plan to its end. What breaks a promise is in the outcome; nothing is raised."""
-    begun = time.perf_counter()
+    begun, used = time.perf_counter(), time.process_time()
     world = World(plan.seed, keep_trace=keep_trace)
     cluster = Cluster(world, plan)
     logger = logging.getLogger("ha")
@@ -106,6 +109,7 @@ def run_plan(plan: Plan, *, keep_trace: bool = False) -> Outcome:
         problems=problems,
         virtual=world.clock.now,
         real=time.perf_counter() - begun,
+        cpu=time.process_time() - used,
         calls=history.calls,
         acknowledged=history.acknowledged,
         faults=len(plan.faults),
@@ -380,6 +384,8 @@ class _Judge:
         lost = {}
         if "counters" in cluster.plan.workloads and not cluster.server.losses:
             lost = lost_updates(fold, calls)
+        if cluster.plan.lease and not cluster.server.losses:
+            problems += check_registers(calls, range(Registers.keys))
         if cluster.plan.writers == "one" or cluster.plan.lease:
             problems += self._invariants(fold)
             problems += [
