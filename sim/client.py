@@ -410,8 +410,19 @@ class Client:
             await process.database.wait_for(await leadership.confirm())
             await plain()
 
+        async def latest() -> None:
+            """The leader makes certain that nobody else leads, and reads then."""
+            assert process.databases is not None
+            leadership = process.databases.leadership
+            assert leadership is not None
+            await process.database.wait_for(await leadership.confirm())
+            await plain()
+
         roll = self.chance.random()
         work = plain if roll < 0.8 else streamed if roll < 0.9 else twice
+        if process.leads and roll < 0.7:
+            work = latest
+            call.linear = True
         if process.leads and roll < 0.7:
             work = latest
             call.linear = True

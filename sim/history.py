@@ -20,7 +20,8 @@ class Call:
     node's applied sequence when it began, what the session wrote before); ``high``: the end of
     the log when it ended. ``outcome``: ``ok``, an error's code, or one of the words above.
     ``watch``, ``keys``, ``rows``: of a read, what was read (see :mod:`sim.workloads`). ``step``:
-    which of its client's operations it belongs to. ``tentative``: its node answers before the log
+    which of its client's operations it belongs to. ``linear``: a read that asked the leader for
+    the latest state. ``tentative``: its node answers before the log
     has what was written. ``undone``: the sequence that it was to take back.
     ``applied``: the position of its node when it began; ``era``: how often
     the broker had lost messages when its session began.
@@ -47,6 +48,7 @@ class Call:
     rows: tuple[tuple[object, ...], ...] = ()
     step: int = 0
     tentative: bool = False
+    linear: bool = False
     undone: int = 0
     applied: int = 0
     era: int = 0

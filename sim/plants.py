@@ -358,6 +358,20 @@ PLANTS: tuple[Plant, ...] = (
         ),
     ),
     _plant(
+        "read-without-asking",
+        "a leader that was cut off trusts an old lease, and reads without asking whether it leads",
+        (
+            f"{_ELECTION}.holds",
+            "self._is_mine and now < self.lease_until and not self._leaves",
+            "self._is_mine and not self._leaves",
+        ),
+        (
+            "ha.engine.elected:Elected._confirm",
+            "        wanted = election.beat + 1\n",
+            "        return\n        wanted = election.beat + 1\n",
+        ),
+    ),
+    _plant(
         "missing-fence",
         "late messages of a leader that was replaced count",
         ("ha.core.fold:Term.fences", "        term = cs.term or 0\n", "        return False\n"),

@@ -19,6 +19,7 @@ from sim.checkers import (
     check_probes,
     check_reads,
     check_registers,
+    check_registers,
     check_undos,
     fold_log,
     lost_updates,
@@ -34,6 +35,7 @@ from sim.past import Past
 from sim.plan import Plan
 from sim.trace import Trace
 from sim.workloads import ALL, Workload
+from sim.workloads.rows import Registers
 from sim.workloads.rows import Registers
 from sim.world import Deadlock, World
 
@@ -384,6 +386,8 @@ class _Judge:
         lost = {}
         if "counters" in cluster.plan.workloads and not cluster.server.losses:
             lost = lost_updates(fold, calls)
+        if cluster.plan.lease and not cluster.server.losses:
+            problems += check_registers(calls, range(Registers.keys))
         if cluster.plan.lease and not cluster.server.losses:
             problems += check_registers(calls, range(Registers.keys))
         if cluster.plan.writers == "one" or cluster.plan.lease:

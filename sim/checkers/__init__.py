@@ -7,6 +7,7 @@ from sim.checkers.answers import check_answers
 from sim.checkers.folds import FoldHistory, check_probes, fold_log
 from sim.checkers.letters import check_letters
 from sim.checkers.reads import check_reads
+from sim.checkers.registers import check_registers
 from sim.checkers.undos import check_undos
 from sim.checkers.updates import lost_updates
 
@@ -16,6 +17,7 @@ __all__ = [
     "check_letters",
     "check_probes",
     "check_reads",
+    "check_registers",
     "check_undos",
     "fold_log",
     "lost_updates",

@@ -46,6 +46,7 @@ FOUND_BY: dict[str, tuple[int, ...]] = {
     "snapshot-off-by-one": (6,),
     "snapshot-says-more-than-it-has": (6,),
     "two-leaders": (0,),
+    "read-without-asking": (),
     "missing-fence": (),
     "term-not-raised": (),
     "ack-before-fencing": (),
