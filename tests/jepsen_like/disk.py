@@ -457,7 +457,7 @@ def main() -> int:
     try:
         server.mount()
     except OSError as error:
-        print(f"error {error}", flush=True)
+        print(f"cannot be mounted: {error.strerror}", flush=True)
         return 1
     try:
         print("ok", flush=True)

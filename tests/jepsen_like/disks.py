@@ -99,7 +99,7 @@ class Tmpfs(Mount):
     def _run(*words: str | Path) -> None:
         done = subprocess.run([*map(str, words)], capture_output=True, text=True, check=False)
         if done.returncode:
-            raise OSError(done.stderr.strip())
+            raise OSError(done.stderr.strip().partition("\n")[0])
 
     def fill(self) -> None:
         with (self._point / _FILLER).open("wb", buffering=0) as filler:
