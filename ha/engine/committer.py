@@ -47,10 +47,10 @@ from ha.log.api import (
     WrongLast,
 )
 from ha.store import control
-from ha.store.connection import INLINE_TICKS
+from ha.store.connection import INLINE_TICKS, Connection
 from ha.store.executor import Executor
 from ha.store.fold import Fold, Folded, Gap, Halt, Rebased
-from ha.store.outbox import messages_of
+from ha.store.outbox import Outbox, messages_of
 from ha.store.sqlite_errors import from_sqlite
 
 logger = logging.getLogger(__name__)
@@ -1067,6 +1067,8 @@ class Committer:
         """Commit before the log has it: data and outbox in one SQLite transaction."""
         connection = executor.connection
         outbox = relay.outbox
+        before = self._tentative
+        committing = False
         try:
             for unit in units:
                 if unit.captured is not None:
@@ -1074,17 +1076,38 @@ class Committer:
                     unit.messages = await self._encode(unit, after)
                     outbox.add(connection, unit.messages)
                     self._tentative = unit.number
+            committing = True
             connection.execute("COMMIT")
         except (apsw.Error, HaError) as problem:
             connection.rollback()
-            self._tentative = None
-            outbox.count(connection)
+            error = from_sqlite(problem)
+            stands = self._may_stand(outbox, connection, units, error)
+            if not stands:
+                self._tentative = before
+            doubtful = stands or (committing and error.code is not Code.DISK_FULL)
             for unit in units:
-                unit.fail(from_sqlite(problem))
+                if doubtful and unit.messages:
+                    self._doubt(unit, f"the file did not say whether it took it: {error.message}")
+                else:
+                    unit.fail(error)
+            relay.wake()
             return
         for unit in units:
             self._answer(unit)
         relay.wake()
+
+    @staticmethod
+    def _may_stand(
+        outbox: Outbox, connection: Connection, units: list[Unit], error: HaError
+    ) -> bool:
+        """Does the file hold a batch whose COMMIT failed, or can it not be asked?"""
+        try:
+            outbox.count(connection)
+            ids = [unit.last_id for unit in units if unit.last_id is not None]
+            return bool(ids) and outbox.transaction_of(connection, ids[-1]) is not None
+        except apsw.Error as problem:
+            logger.error("cannot read the outbox after %s: %s", error.message, problem)
+            return True
 
     async def _renumber(self, relay: Relay) -> None:
         """What was published out of its place counts nowhere: publish it again."""

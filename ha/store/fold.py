@@ -8,6 +8,7 @@ function of them alone: no clock, no node, no luck. Rules for rows stand in
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -149,12 +150,16 @@ class Fold:
         try:
             connection.execute("BEGIN IMMEDIATE")
             last: Entry | None = None
-            self._current = self.position.applied
+            done = self._look_again()
+            self._current = max(self.position.applied, done)
             self.suffix.in_place = True
             self._term = self.term
             self._origins.clear()
             for entry in entries:
                 if entry.sequence <= self.position.applied:
+                    continue
+                if entry.sequence <= done:
+                    out.append(self._folded_before(entry))
                     continue
                 try:
                     folded = self._next(entry, entry.sequence in skipped)
@@ -188,7 +193,8 @@ class Fold:
         except BaseException as error:
             connection.rollback()
             if self._outbox is not None:
-                self._outbox.count(connection)
+                with suppress(apsw.Error):
+                    self._outbox.count(connection)
             if isinstance(error, Exception) and not isinstance(error, HaError):
                 raise connection.translated(error) from error
             raise
@@ -197,6 +203,35 @@ class Fold:
         if halt is not None:
             raise halt
         return out
+
+    def _look_again(self) -> int:
+        """The position in the file: a COMMIT that SQLite called failed may stand there, so that it
+        is further on than we know."""
+        connection = self._connection
+        done = control.position(connection, self._subject).applied
+        if done > self.position.applied:
+            self.term = control.term(connection)
+            if self._outbox is not None:
+                self._outbox.count(connection)
+        return done
+
+    def _folded_before(self, entry: Entry) -> Folded:
+        """What became of a message that such a COMMIT took."""
+        verdict = self._connection.execute(
+            "SELECT verdict FROM ha_ignored WHERE sequence = ?", (entry.sequence,)
+        )
+        try:
+            cs = decode(entry.payload)
+            part = part_of(cs)
+        except FormatError:  # it was skipped
+            return Folded(entry, Verdict.SKIPPED)
+        return Folded(
+            entry,
+            Verdict(verdict) if verdict else Verdict.APPLY,
+            schema=True,
+            kind=cs.kind,
+            whole=part is None or part.last,
+        )
 
     def refresh(self) -> None:
         """Read the position again, after another connection moved it."""
