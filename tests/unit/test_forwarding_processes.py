@@ -145,6 +145,7 @@ class PgClient(Client):
         return None
 
 
+@pytest.mark.timeout(600)  # seconds; nodes start slowly beside all these clients
 def test_a_rolling_restart_fails_no_write(tmp_path: Path, nats_server: Any) -> None:
     """Three nodes, one restarted after the other, while clients write through all of them."""
     with leader_cluster(tmp_path, nats_server.url, "--pg-port", "-1") as nodes:
