@@ -79,7 +79,8 @@ class Client:
                 if self.step not in wanted or self.workload.name in mute:
                     continue
                 while not await self._connect() and not self.stopped:
-                    await trio.sleep(self.chance.expovariate(1 / 0.3))
+                    if not self._reachable():
+                        await self.cluster.news.wait()
                 await self.workload.step(self)
                 self._left -= 1
         finally:
@@ -100,16 +101,19 @@ class Client:
 
     # --- connections -----------------------------------------------------------------
 
+    def _reachable(self) -> list[Process]:
+        serving = self.cluster.serving()
+        return [p for p in serving if self._home in (None, p.node.name)]
+
     async def _connect(self) -> bool:
         """A session on a node that serves; keeps the present one for a while."""
         process = self._process
         if process is not None and process.serving and self._left > 0:
             return True
         await self._hang_up()
-        serving = self.cluster.serving()
-        if self._home is not None:
-            serving = [p for p in serving if p.node.name == self._home]
-        elif self.cluster.plan.lease and self.chance.random() < 0.8:
+        serving = self._reachable()
+        leading = self._home is None and self.cluster.plan.lease
+        if leading and self.chance.random() < 0.8:
             serving = [p for p in serving if p.leads] or serving
         if not serving:
             return False
@@ -410,19 +414,8 @@ class Client:
             await process.database.wait_for(await leadership.confirm())
             await plain()
 
-        async def latest() -> None:
-            """The leader makes certain that nobody else leads, and reads then."""
-            assert process.databases is not None
-            leadership = process.databases.leadership
-            assert leadership is not None
-            await process.database.wait_for(await leadership.confirm())
-            await plain()
-
         roll = self.chance.random()
         work = plain if roll < 0.8 else streamed if roll < 0.9 else twice
-        if process.leads and roll < 0.7:
-            work = latest
-            call.linear = True
         if process.leads and roll < 0.7:
             work = latest
             call.linear = True

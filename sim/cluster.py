@@ -154,6 +154,7 @@ class Process:
                     if self.database.committer.severed is None:
                         self.era = len(node.cluster.server.losses)
                     self.ready.set()
+                    node.cluster.tell_news()
                     self._note("serves", f"at {self.database.committer.applied}")
                     await self.shutdown.wait()
                     with trio.move_on_after(STOP_BOUND):
@@ -415,10 +416,16 @@ class Cluster:
         self.sessions = 0
         self.open_calls: dict[int, Call] = {}
         """What clients wait for at present."""
+        self.news = trio.Event()
         self.poisoned: list[int] = []
         """Where messages were put into the log that no rule takes."""
         self.hits = 0
         """Faults that struck something in flight."""
+
+    def tell_news(self) -> None:
+        """For who waits for a node that serves."""
+        self.news.set()
+        self.news = trio.Event()
 
     def serving(self) -> list[Process]:
         return [
