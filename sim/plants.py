@@ -234,13 +234,14 @@ PLANTS: tuple[Plant, ...] = (
         (f"{_COMMITTER}._doubt", "Code.OUTCOME_UNKNOWN", "Code.NOT_WRITTEN"),
     ),
     _plant(
-        "void-without-number",
-        "a void message does not take the number of what it replaces",
+        "void-under-another-id",
+        "a void message takes neither the id nor the number of what it replaces",
         (
             f"{_COMMITTER}._void",
             "Origin(self._options.node, self.process_id, unit.number)",
             "Origin(self._options.node, self.process_id, 0)",
         ),
+        (f"{_COMMITTER}._void", "Outgoing(id_, ", 'Outgoing(id_ + "-void", '),
     ),
     _plant(
         "process-without-identity",
@@ -375,15 +376,6 @@ PLANTS: tuple[Plant, ...] = (
         "missing-fence",
         "late messages of a leader that was replaced count",
         ("ha.core.fold:Term.fences", "        term = cs.term or 0\n", "        return False\n"),
-    ),
-    _plant(
-        "term-not-raised",
-        "a new leader takes the term of the former one",
-        (
-            f"{_ELECTION}.tick",
-            "self._write(now, self.term + 1)",
-            "self._write(now, self.term or 1)",
-        ),
     ),
     _plant(
         "ack-before-fencing",

@@ -35,7 +35,7 @@ FOUND_BY: dict[str, tuple[int, ...]] = {
     "missing-part-ignored": (6,),
     "txseq-not-waited-for": (2,),
     "doubt-is-denied": (4, 0),
-    "void-without-number": (),
+    "void-under-another-id": (),
     "process-without-identity": (4, 0),
     "subscription-off-by-one": (1,),
     "outbox-row-early": (5,),
@@ -48,7 +48,6 @@ FOUND_BY: dict[str, tuple[int, ...]] = {
     "two-leaders": (0,),
     "read-without-asking": (),
     "missing-fence": (),
-    "term-not-raised": (),
     "ack-before-fencing": (),
     "refusal-is-success": (4, 0),
 }
