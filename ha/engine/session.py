@@ -82,6 +82,7 @@ class Session:
         self._own_statements = OwnStatements()
         self._pinned = False
         self._transaction = False
+        self._looked = False  # has the transaction answered anything from its snapshot?
         self._implicit_savepoint = False
         self._aborted: HaError | None = None
         self._turn: Turn | None = None
@@ -557,6 +558,7 @@ class Session:
     def own_connection(self, parsed: Parsed) -> Connection | None:
         """That a reading statement must run on; None: any reader of the pool will do."""
         if self._own is not None and (self._transaction or self._pinned or parsed.own):
+            self._looked = True
             return self._own.connection
         return None
 
@@ -659,6 +661,7 @@ class Session:
             own.connection.rollback()
             raise from_sqlite(error) from error
         self._transaction = True
+        self._looked = False
 
     async def _take_writer(self) -> None:
         """Before the first write of a transaction."""
@@ -674,7 +677,11 @@ class Session:
             await self._database.committer.take_turn(turn)
         self._turn = turn
         try:
-            self._upgrade(own.connection)
+            if self._looked:
+                self._upgrade(own.connection)
+            else:
+                # It has been told nothing yet, so what others wrote since BEGIN is no conflict.
+                own.begin_again()
         except apsw.Error as error:
             problem = from_sqlite(error)
             self._abort(problem)
@@ -693,8 +700,8 @@ class Session:
             self._begin_own()
             self._implicit_savepoint = True
         own = self._open_own()
-        last = self._implicit_savepoint and own.savepoints == 1
-        if last and parsed.savepoint[0] == "RELEASE":
+        operation, name = parsed.savepoint
+        if operation == "RELEASE" and self._implicit_savepoint and own.is_outermost(name):
             try:
                 await self._commit()
             except BaseException:
@@ -739,6 +746,7 @@ class Session:
     ) -> Ran:
         connection = own.connection
         self.check_open()
+        self._looked = True
         if parsed.changes_file and self._own_statements.is_brief(connection, parsed):
             connection.cancelled = False
             return own.run(parsed, params, max_rows)

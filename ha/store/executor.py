@@ -18,6 +18,7 @@ from ha.core.values import Value
 from ha.store.capture import Captured, Mark, Recorder, Traced
 from ha.store.connection import Connection, bind
 from ha.store.parse import CONTROL_TABLES, Parsed
+from ha.store.tokens import quote
 
 
 class TransactionLost(Exception):
@@ -75,6 +76,20 @@ class Executor:
         """A unit begins, in an open SQLite transaction."""
         self._savepoints.clear()
         self._recorder.start()
+
+    def begin_again(self) -> None:
+        """On the newest snapshot, as the writer: nothing but SAVEPOINTs has run so far."""
+        names = [name for name, _ in self._savepoints]
+        raw = self.connection.raw
+        last_id = raw.last_insert_rowid()
+        self.discard()
+        self.connection.rollback()
+        self.connection.execute("BEGIN IMMEDIATE")
+        raw.set_last_insert_rowid(last_id)
+        self.start()
+        for name in names:
+            self.connection.execute(f"SAVEPOINT {quote(name)}")
+            self._savepoints.append((name, self.mark()))
 
     def finish(self) -> Captured | None:
         """The unit ends: what it changed, None if nothing. Raises FOREIGN_KEY_VIOLATION when
@@ -225,6 +240,6 @@ class Executor:
                 return index
         raise HaError(Code.SQL_ERROR, f"no such savepoint: {name}")
 
-    @property
-    def savepoints(self) -> int:
-        return len(self._savepoints)
+    def is_outermost(self, savepoint: str) -> bool:
+        """Releasing it releases all. Raises SQL_ERROR when there is none of the name."""
+        return self._find_savepoint(savepoint) == 0

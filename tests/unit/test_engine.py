@@ -145,3 +145,45 @@ async def test_query_only_is_the_sessions_own() -> None:
             await session.execute(sql)
             answers.append((await session.execute("PRAGMA query_only")).rows)
         assert answers == [[(0,)], [(1,)], [(0,)]]
+
+
+@pytest.mark.parametrize("begin", ["BEGIN", "BEGIN IMMEDIATE", "SAVEPOINT outer"])
+async def test_transactions_that_begin_with_a_write_wait_and_do_not_conflict(begin: str) -> None:
+    """Nobody has been told anything from a snapshot that is old by the time of the write."""
+    async with open_cluster(1) as [node]:
+        await node.run("CREATE TABLE t(x)")
+        done = 0
+
+        async def write(number: int) -> None:
+            nonlocal done
+            session = node.session()
+            for step in range(5):
+                await session.execute(begin)
+                await session.prepare("SELECT x FROM t")
+                await session.execute("SAVEPOINT inner")
+                await trio.lowlevel.checkpoint()
+                await session.execute("INSERT INTO t VALUES (?)", (number * 10 + step,))
+                await session.execute("SAVEPOINT more")
+                await session.execute("INSERT INTO t VALUES (-1)")
+                await session.execute("ROLLBACK TO inner" if step == 4 else "ROLLBACK TO more")
+                await session.execute("RELEASE outer" if "outer" in begin else "COMMIT")
+                done += 1
+
+        async with trio.open_nursery() as nursery:
+            for number in range(8):
+                nursery.start_soon(write, number)
+        assert done == 40
+        rows = {x for (x,) in await node.rows("SELECT x FROM t")}
+        assert rows == {n * 10 + s for n in range(8) for s in range(4)}
+
+
+async def test_a_transaction_that_has_read_conflicts_with_what_was_written_since() -> None:
+    async with open_cluster(1) as [node]:
+        await node.run("CREATE TABLE t(x)")
+        session = node.session()
+        await session.execute("BEGIN")
+        assert (await session.execute("SELECT count(*) FROM t")).rows == [(0,)]
+        await node.run("INSERT INTO t VALUES (1)")
+        with pytest.raises(HaError) as info:
+            await session.execute("INSERT INTO t SELECT count(*) FROM t")
+        assert info.value.code is Code.SERIALIZATION_FAILURE
