@@ -82,9 +82,11 @@ class Executor:
         names = [name for name, _ in self._savepoints]
         raw = self.connection.raw
         last_id = raw.last_insert_rowid()
+        deferred = self.connection.execute("PRAGMA defer_foreign_keys")  # ROLLBACK resets it
         self.discard()
         self.connection.rollback()
         self.connection.execute("BEGIN IMMEDIATE")
+        self.connection.execute(f"PRAGMA defer_foreign_keys = {deferred}")
         raw.set_last_insert_rowid(last_id)
         self.start()
         for name in names:
