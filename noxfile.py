@@ -19,7 +19,8 @@ WORKERS = "2"  # tests run in parallel and in any order; CI has two cores
 RUFF = "ruff>=0.17.6,<0.18"
 MYPY = "mypy>=2.4,<3"
 XDIST = "pytest-xdist>=3.8,<4"
-SEEDS = ["--seeds", "30", "--start", "1", "--jobs", WORKERS]
+KNOWN_SEEDS = ["--seeds", "20", "--start", "1", "--jobs", WORKERS]
+FRESH_SEEDS = ["--seeds", "200", "--start", "fresh", "--minutes", "1", "--jobs", WORKERS]
 
 
 def install(session: nox.Session, *more: str) -> None:
@@ -59,11 +60,15 @@ def tests(session: nox.Session) -> None:
 
 @nox.session
 def sim(session: nox.Session) -> None:
-    """The deterministic simulator. Seeds that are known to pass; for fresh ones: --minutes 5."""
+    """The deterministic simulator: a bounded mix of known and fresh seeds; longer: -- --help."""
     if not (HERE / "sim" / "__main__.py").exists():
         session.skip("the simulator is not written yet")
     install(session)
-    session.run("python", "-m", "sim", *(session.posargs or SEEDS))
+    if session.posargs:
+        session.run("python", "-m", "sim", *session.posargs)
+        return
+    session.run("python", "-m", "sim", *KNOWN_SEEDS)
+    session.run("python", "-m", "sim", *FRESH_SEEDS)
 
 
 @nox.session
