@@ -69,11 +69,16 @@ async def join(
                 from_snapshot, since_ns,
             )  # fmt: skip
         except LogError as error:
-            if trio.current_time() >= deadline:
+            now = trio.current_time()
+            if now >= deadline:
                 raise HaError(
                     Code.UNAVAILABLE, f"the log did not answer within {patience:g} s: {error}"
                 ) from error
             logger.warning("waiting for the log: %s", error)
+            if from_snapshot and now >= deadline - patience / 2:
+                # The bucket may never answer again, and the log alone may be enough.
+                logger.warning("the latest snapshot is not in reach: trying without it")
+                from_snapshot = False
             await trio.sleep(0.2)
 
 

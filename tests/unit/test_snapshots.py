@@ -369,10 +369,12 @@ def left_over(folder: Path) -> list[str]:
 
 
 class Electing(MemoryBroker):
-    """Of a cluster that has no leader of the snapshots' bucket for a while."""
+    """Of a cluster that has no leader of the snapshots' bucket for a while, or never again."""
+
+    until = 9.0
 
     async def snapshot_headers(self, database_id: str) -> dict[str, str] | None:
-        if trio.current_time() < 9.0:
+        if trio.current_time() < self.until:
             raise LogError("no answer within 2 s")
         return await super().snapshot_headers(database_id)
 
@@ -386,3 +388,18 @@ async def test_a_node_starts_through_an_election(autojump_clock: MockClock) -> N
     ):
         assert trio.current_time() >= 9.0
         assert await opened.rows("SELECT 1") == [(1,)]
+
+
+async def test_without_its_bucket_of_snapshots_a_node_reads_the_log(
+    autojump_clock: MockClock,
+) -> None:
+    stream = MemoryStream(epoch="test")
+    async with node(stream) as first:
+        await first.run("CREATE TABLE t(x)")
+        await first.run("INSERT INTO t VALUES (1)")
+    broker = Electing(stream, node="n2")
+    broker.until = float("inf")
+    options = replace(QUIET, from_snapshot=True)
+    async with broker, open_node("n2", broker, options=options) as second:
+        await settle([second])
+        assert await second.rows("SELECT x FROM t") == [(1,)]
