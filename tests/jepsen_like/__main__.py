@@ -42,6 +42,7 @@ def _parser() -> argparse.ArgumentParser:
         help="where NATS runs: in each node, as a cluster (default), or in one")  # fmt: skip
     add("--durability", choices=["normal", "full"], default="full",
         help="normal: without power_loss, which it does not survive")  # fmt: skip
+    add("--snapshots", action="store_true", help="nodes take one each minute")
     add("--faults", metavar="A,B,…", help="only these kinds; see --list")
     add("--network", choices=["auto", "namespaces", "loopback"], default="auto")
     add("--disks", choices=["auto", "fuse", "tmpfs", "plain"], default="auto")
@@ -60,7 +61,7 @@ def main() -> int:
     except OSError as error:
         parser.error(str(error))
     out: Path = given.out or Path(tempfile.mkdtemp(prefix="ha-jepsen-"))
-    options = Options(given.mode, given.durability)
+    options = Options(given.mode, given.durability, given.snapshots)
     cluster = TOPOLOGIES[given.topology](out, here, options)
     kinds = tuple(given.faults.split(",")) if given.faults else cluster.kinds
     if unknown := set(kinds) - set(cluster.kinds):

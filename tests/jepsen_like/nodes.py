@@ -29,10 +29,11 @@ _GONE = 20.0  # seconds for a killed process to be gone
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """``mode``: leaderless or leader; ``durability``: normal or full."""
+    """``mode``: leaderless or leader; ``durability``: normal or full; ``snapshots``: each minute."""
 
     mode: str = "leaderless"
     durability: str = "full"
+    snapshots: bool = False
 
 
 def nats_pid(node: HaProcess) -> int | None:
@@ -106,16 +107,9 @@ class Cluster(ABC):
             clock = Clock(self.folder / f"{name}.clock", self.machine.faketime)
             self.clocks[name] = clock
             environment |= clock.environment
-        common = [
-            "db.sqlite",
-            "-n",
-            name,
-            "--pg-port",
-            "-1",
-            "--nats-logs",
-            "--snapshot-interval",
-            "1m",
-        ]
+        common = ["db.sqlite", "-n", name, "--pg-port", "-1", "--nats-logs"]
+        if self.options.snapshots:
+            common += ["--snapshot-interval", "1m"]
         if self.options.durability == "full":
             common += ["--durability", "full"]
         common += self._leader_arguments(name, self.network)
