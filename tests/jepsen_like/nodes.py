@@ -29,7 +29,7 @@ _GONE = 20.0  # seconds for a killed process to be gone
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """``mode``: leaderless or leader; ``durability``: normal or full; ``snapshots``: each minute."""
+    """``mode``: leaderless or leader; ``durability``: normal or full; ``snapshots``: regularly."""
 
     mode: str = "leaderless"
     durability: str = "full"
