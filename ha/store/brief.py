@@ -42,7 +42,7 @@ def is_brief(connection: apsw.Connection, sql: str, parameters: int) -> bool:
         cursor = connection.cursor()
         nulls = (None,) * parameters
         program: list[Any] = cursor.execute("EXPLAIN " + sql, nulls, can_cache=False).fetchall()
-    except apsw.Error:
+    except (apsw.Error, UnicodeDecodeError):  # bytes in the statement
         return False
     made = {step[2] for step in program if step[1] == "OpenEphemeral"}
     returning = False

@@ -69,3 +69,12 @@ def test_one_row_by_its_key_is_brief(connection: apsw.Connection, sql: str) -> N
 )
 def test_what_may_be_long_is_not(connection: apsw.Connection, sql: str) -> None:
     assert not is_brief(connection, sql, sql.count("?"))
+
+
+@pytest.mark.parametrize("literal", ["x'ff'", "CAST(x'ff' AS TEXT)"])
+def test_bytes_that_are_no_text_are_a_doubt(literal: str) -> None:
+    """SQLite shows them in the program as they are."""
+    db = apsw.Connection(":memory:")
+    db.execute("CREATE TABLE t(id INTEGER PRIMARY KEY, x)")
+    assert not is_brief(db, f"INSERT INTO t VALUES (1, {literal})", 0)
+    db.close()
