@@ -155,7 +155,9 @@ async def _broker_restart(cluster: Cluster, fault: Fault) -> None:
 async def _broker_power(cluster: Cluster, fault: Fault) -> None:
     server = cluster.server
     if server.up:
-        server.power_failure()
+        loss = server.power_failure()
+        if loss is not None:
+            cluster.poisoned[:] = [s for s in cluster.poisoned if s <= loss.kept]
         await trio.sleep(fault.duration)
         if not server.up:
             server.start()

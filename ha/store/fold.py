@@ -284,8 +284,10 @@ class Fold:
         seen = self._seen(cs)
         verdict = judge(cs, self.position.uuid, seen, self._virtual_seen(cs), self._term)
         known = max(self._current, self.trusted)
-        if cs.base is not None and cs.base > known and verdict is not Verdict.FOREIGN:
-            raise Gap(cs.base)
+        # A base that does not stand before the message is of a log whose end was lost.
+        behind = cs.base is not None and known < cs.base < entry.sequence
+        if behind and verdict is not Verdict.FOREIGN:
+            raise Gap(cs.base or 0)
         part = part_of(cs)
         if part is not None and not part.last:
             if verdict not in (Verdict.REPEATED, Verdict.FOREIGN, Verdict.FENCED):

@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import trio
 from trio.testing import MockClock
 
+from ha.core.changeset import ChangeSet, Origin, encode
 from ha.core.errors import Code, HaError
 from ha.engine.repair import adopt, rebase
 from ha.log.api import Ack, LogError, Outgoing
@@ -182,6 +184,31 @@ async def test_a_node_that_waits_for_nobody_s_snapshot_may_be_the_base(
         await fill(three, 7, 1)
         assert await numbers(three) == [0, 1, 2, 7]
         assert three.database.not_ready() is None
+
+
+async def test_a_message_that_ran_on_lost_ones_is_no_gap(autojump_clock: MockClock) -> None:
+    """As from an outbox that was filled before the broker lost messages: its base stands, if
+    anywhere, behind it."""
+    stream = MemoryStream(epoch="one")
+    async with MemoryBroker(stream, node="n1") as broker, open_node("n1", broker) as node:
+        await node.run("CREATE TABLE t(x)")
+        base = stream.last + 5
+        for number in range(1, 9):
+            message = ChangeSet(
+                node="n2",
+                process_id=7,
+                database_id=node.database.id,
+                changes=(),
+                timestamp_ns=0,
+                origin=Origin("n2", 7, number),
+                uuid=node.database.fold.position.uuid,
+                base=base,
+            )
+            stream.append(node.database.log.subject, Outgoing(f"n2-7-{number}", encode(message)))
+        with trio.fail_after(60):
+            await fill(node, 0, 7)
+            await settle([node])
+        assert await numbers(node) == [0, 1, 2, 3, 4, 5, 6]
 
 
 async def test_a_new_base_forgets_what_it_knew_of_lost_messages(
