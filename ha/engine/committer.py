@@ -171,6 +171,7 @@ class Committer:
         self.problem: HaError | None = None
         """Why the database refuses writes; None while all is well."""
         self.halted_at: int | None = None
+        self._halted_by = b""
         self._rebased = False
         self.severed: str | None = None
         self.applied = fold.position.applied
@@ -687,6 +688,7 @@ class Committer:
     def _halt(self, halt: Halt) -> None:
         self.counters.dead_letters += 1
         self.halted_at = halt.entry.sequence
+        self._halted_by = halt.entry.payload
         self.problem = HaError(
             Code.UNAVAILABLE,
             f"the message at {halt.entry.sequence} cannot be applied: {halt.reason}",
@@ -1317,6 +1319,23 @@ class Committer:
             now = trio.current_time()
             for unit in self._under_way.values():
                 unit.settle_at = now
+            if self.halted_at is not None:
+                await self._look_again(self.halted_at)
+
+    async def _look_again(self, sequence: int) -> None:
+        """A log that has lost its end may not have the message any more that halted us."""
+        try:
+            entry = await self._log.entry(sequence)
+        except LogError:
+            self._verify = True
+            return
+        if entry is None or entry.payload != self._halted_by:
+            logger.warning("the message at %d that halted us is gone", sequence)
+            self.halted_at = self.problem = None
+            self._skips.clear()
+            self._reset = LogReset(
+                f"the message at {sequence} is another one now", ResetReason.BEHIND, 0
+            )
 
     def sever(self, reason: str) -> None:
         """The file stays readable and refuses writes: it does not follow this log."""

@@ -211,6 +211,23 @@ async def test_a_message_that_ran_on_lost_ones_is_no_gap(autojump_clock: MockClo
         assert await numbers(node) == [0, 1, 2, 3, 4, 5, 6]
 
 
+async def test_a_node_goes_on_when_the_log_has_lost_what_halted_it(
+    autojump_clock: MockClock,
+) -> None:
+    stream = MemoryStream(epoch="one")
+    async with MemoryBroker(stream, node="n1") as broker, open_node("n1", broker) as node:
+        await node.run("CREATE TABLE t(x)")
+        for number in range(2):
+            stream.append(node.database.log.subject, Outgoing(f"x-{number}", b"nonsense"))
+        await eventually(lambda: node.database.committer.halted_at is not None)
+        broker.connected = False
+        lose_the_end(stream)
+        broker.connected = True
+        await eventually(lambda: node.database.not_ready() is None)
+        await fill(node, 0, 3)
+        assert await numbers(node) == [0, 1, 2]
+
+
 async def test_a_new_base_forgets_what_it_knew_of_lost_messages(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:
