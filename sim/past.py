@@ -14,6 +14,7 @@ from sim.checkers import FoldHistory, check_reads, fold_log
 from sim.checkers.folds import State
 from sim.history import OK, Call, Probe
 from sim.jetstream import Server
+from sim.oracle import skips_in
 from sim.workloads import Watch
 
 
@@ -31,7 +32,8 @@ class Past:
         self.gone = 0
         self._kept = [loss.kept for loss in server.losses]
         self._folds = [
-            fold_log(log, watches, wanted, identify, bases) for log in _former_logs(server)
+            fold_log(log, watches, wanted, identify, bases, lost_skips(server))
+            for log in _former_logs(server)
         ]
 
     def unexplained_probes(self, probes: Iterable[Probe]) -> list[Probe]:
@@ -51,7 +53,9 @@ class Past:
                 continue
             if call.era < len(self._folds):
                 # What the session wrote or saw before may be gone, so it may go back.
-                call = replace(call, low=min(call.low, call.applied), session=-call.number - 1)
+                # Its file may have been replaced while it waited.
+                low = min(call.low, call.applied, *self._kept)
+                call = replace(call, low=low, session=-call.number - 1)
             out.append(call)
         return out
 
@@ -75,6 +79,11 @@ class Past:
             for kept, fold in zip(self._kept, self._folds, strict=True)
             for sequence in _places(fold, call)
         )
+
+
+def lost_skips(server: Server) -> frozenset[int]:
+    """What the log let nodes pass over before it lost that word; who had passed has passed."""
+    return skips_in((e.sequence, e.payload) for loss in server.losses for _, e in loss.lost)
 
 
 def _places(fold: FoldHistory, call: Call) -> list[int]:

@@ -30,7 +30,7 @@ from sim.faults import heal_all, run_faults
 from sim.history import Call, Probe
 from sim.letters import let_pass
 from sim.operator import operate
-from sim.past import Past
+from sim.past import Past, lost_skips
 from sim.plan import Plan
 from sim.trace import Trace
 from sim.workloads import ALL, Workload
@@ -365,7 +365,8 @@ class _Judge:
         entries = [(e.sequence, e.payload) for _, e in cluster.server.stored]
         wanted = {p.state for p in probes}
         identify, bases = cluster.plan.identify, history.bases
-        fold = fold_log(entries, watches, wanted, identify, bases)
+        skips = lost_skips(cluster.server)
+        fold = fold_log(entries, watches, wanted, identify, bases, skips)
         past = Past(cluster.server, watches, wanted, identify, bases)
         probes = past.unexplained_probes(probes)
         calls = past.unexplained_calls(history.calls)

@@ -47,15 +47,17 @@ def fold_log(
     wanted: set[State],
     identify: str,
     bases: Mapping[str, bytes],
+    skips: frozenset[int] = frozenset(),
 ) -> FoldHistory:
     """Fold the messages; remember digests of the states at ``wanted`` and all watched answers.
 
-    ``bases``: see :class:`sim.oracle.Oracle`.
+    ``bases``: see :class:`sim.oracle.Oracle`; ``skips``: what was passed over by a word that is
+    not in this log.
     """
     history = FoldHistory()
     oracle = Oracle(identify)
     oracle.bases = bases
-    oracle.skipped = skips_in(entries)
+    oracle.skipped = skips_in(entries) | skips
     watched = {w.name: w for w in watches}
     history.versions = {name: [] for name in watched}
     try:
