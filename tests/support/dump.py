@@ -21,6 +21,7 @@ CONTROL_TABLES = frozenset(
         "ha_outbox",
         "ha_redone",
         "ha_ignored",
+        "ha_term",
     }
 )
 _ROWID_NAMES = ("rowid", "_rowid_", "oid")
