@@ -83,7 +83,8 @@ def test_undo_restores_the_state_before_a_transaction(
             n, expected = data.draw(st.sampled_from(places))
             await node.run(f"UNDO {n}")
             assert content(node) == expected
-            await node.run("UNDO")
+            if now != expected:  # else nothing was written, and the last transaction is another
+                await node.run("UNDO")
             assert content(node) == now
 
     trio.run(main)
