@@ -596,8 +596,10 @@ class Recorder:
     def _read_schema(self) -> None:
         """Forget what was known of tables, and look what there is now."""
         self._tables.clear()
-        self._version = schema_version(self._connection)
+        self._version = -1  # until all is read: a look that is broken off does not count
+        version = schema_version(self._connection)
         self._has_virtual, self._has_sequence = schema_flags(self._connection)
+        self._version = version
 
     def _read_sequences(self) -> list[tuple[Value, Value]]:
         if not self._has_sequence:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -114,3 +115,25 @@ def test_a_list_of_one_text_tells_what_each_did_and_which_failed(connection: Con
     assert wrong.error.code is Code.BAD_PARAMETERS
     assert wrong.error.detail == "statement 2 of 2"
     assert connection.raw.execute("SELECT * FROM u").fetchall() == []
+
+
+def test_a_first_look_at_the_schema_that_was_broken_off_is_done_again(
+    connection: Connection,
+) -> None:
+    """Else the rows of a virtual table would be written after its transaction was recorded."""
+    connection.raw.execute("CREATE VIRTUAL TABLE doc USING fts5(text)").fetchall()
+    connection.raw.set_progress_handler(connection._tick, 1)
+    for ticks in range(60):
+        executor = Executor(connection)
+        connection.ticks = ticks
+        with contextlib.suppress(OverBudget):
+            run_batch(executor, units_of("INSERT INTO doc VALUES ('one')"))
+        connection.ticks = None
+        connection.rollback()
+        [unit] = units = units_of("INSERT INTO doc VALUES ('two')")
+        run_batch(executor, units)
+        connection.rollback()
+        assert unit.captured is not None
+        assert unit.captured.virtual == ("doc",)
+        assert "doc_data" in {change.table for change in unit.captured.changes}
+        executor._recorder.close()
