@@ -18,6 +18,7 @@ import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
+from math import inf
 
 import apsw
 import trio
@@ -387,10 +388,13 @@ class Committer:
     def _notify(self) -> None:
         self._wake.set()
 
-    async def _sleep(self, deadline: float = float("inf")) -> bool:
+    async def _sleep(self, deadline: float = inf) -> bool:
         """Wait for a notification; False when ``deadline`` came first."""
-        with trio.move_on_at(deadline):
+        if deadline == inf:
             await self._wake.wait()
+        else:
+            with trio.move_on_at(deadline):
+                await self._wake.wait()
         rung = self._wake.is_set()
         self._wake = trio.Event()
         return rung
@@ -454,7 +458,7 @@ class Committer:
         deadline = self._fail_late(
             f"the log was not in reach for {self._options.publish_timeout:g} s"
         )
-        if deadline < float("inf"):
+        if deadline < inf:
             await self._sleep(deadline)
 
     def _fail_late(self, why: str) -> float:
@@ -473,7 +477,7 @@ class Committer:
             self._turns.remove(turn)
             turn.deny(error)
         waiting = [u.deadline for u in self._queue] + [t.deadline for t in self._turns]
-        return min(waiting, default=float("inf"))
+        return min(waiting, default=inf)
 
     # --- the term --------------------------------------------------------------------
 
@@ -519,9 +523,9 @@ class Committer:
         opening = self.rule.opening
         mandate = self.rule.mandate
         if opening is None or mandate is None or mandate.held != opening.term:
-            return float("inf")
+            return inf
         if self.rule.is_open(self._fold.term) or not self._log.connected:
-            return float("inf")  # the connection tells when it is back
+            return inf  # the connection tells when it is back
         return opening.again_at
 
     def _may_write(self) -> bool:
@@ -987,9 +991,9 @@ class Committer:
         while True:
             while self._inbox and self._inbox[0].message_id == ids[len(met)]:
                 met.append(self._inbox.popleft())
-                flight.progress = trio.current_time()
                 if len(met) == len(ids):
                     return met
+                flight.progress = trio.current_time()
             if self._inbox or flight.refused or self._verify or self._intercepting:
                 break
             if self._reset is not None:
@@ -1264,7 +1268,7 @@ class Committer:
         self._turn = None
 
     async def _hold_turn(self, turn: Turn) -> None:
-        hold_until = float("inf")
+        hold_until = inf
         while not turn.released.is_set():
             if turn.unit is not None:
                 await self._commit_turn(turn, turn.unit)
@@ -1276,8 +1280,8 @@ class Committer:
             waiting = bool(self._inbox or self._queue or self._turns or self._reset)
             now = trio.current_time()
             if not waiting:
-                hold_until = float("inf")
-            elif hold_until == float("inf"):
+                hold_until = inf
+            elif hold_until == inf:
                 hold_until = now + self._options.transaction_hold
             elif now >= hold_until:
                 turn.expire(_held(self._options.transaction_hold))
