@@ -10,13 +10,15 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 import nats
 import nats.errors
 
 from tests.support.processes import HaProcess
+
+T = TypeVar("T")
 
 LEASE = 2.0
 
@@ -90,7 +92,7 @@ def wait_leader(
     )
 
 
-def until(find: Callable[[], Any], timeout: float, *, pause: float = 0.02) -> Any:
+def until(find: Callable[[], T | None], timeout: float, *, pause: float = 0.02) -> T:
     """What ``find`` answers, as soon as that is true."""
     end = time.monotonic() + timeout
     while True:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import httpx
 
@@ -46,7 +46,7 @@ class HaProcess:
         self.client = httpx.Client(timeout=60.0)
         self._serving = threading.Event()
 
-    def start(self) -> HaProcess:
+    def start(self) -> Self:
         """Returns when it serves; fails with its log if it does not."""
         self._serving.clear()
         self.ports.clear()  # those of an earlier process are another's by now

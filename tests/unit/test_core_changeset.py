@@ -232,7 +232,7 @@ def test_decoding_leaves_the_garbage_collector_as_it_was() -> None:
 
 def test_many_rows_are_encoded_together_as_each_would_be_alone() -> None:
     columns = ("id", "text")
-    odd = ["],\n[", "\n", "\0", "\"", "é", "\ud800", "", None, 1, -(2**63)]
+    odd = ["],\n[", "\n", "\0", '"', "é", "\ud800", "", None, 1, -(2**63)]
     rows = [
         Change(Operation.UPDATE, "t", columns, ("id",), n, n, (n, value), (n, "new"))
         for n, value in enumerate(odd)
