@@ -316,7 +316,11 @@ class Broker(Protocol):
     async def put_snapshot(
         self, database_id: str, chunks: AsyncIterator[bytes], headers: dict[str, str]
     ) -> None:
-        """Whole or not at all: the former one stays readable until this one is."""
+        """Whole or not at all: the former one stays readable until this one is.
+
+        It replaces the one that is there before the first chunk is asked for; raises WrongLast
+        when another was put meanwhile.
+        """
         ...
 
     async def snapshot_headers(self, database_id: str) -> dict[str, str] | None: ...

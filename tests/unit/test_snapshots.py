@@ -326,6 +326,33 @@ async def test_of_two_nodes_one_takes_a_snapshot(stream: MemoryStream) -> None:
         assert sorted(taken) == [0, one.database.committer.applied]
 
 
+async def test_an_older_snapshot_never_replaces_one_put_just_before_it(
+    stream: MemoryStream,
+) -> None:
+    """The other node's comes when this one has looked, and has not yet begun to put its own."""
+
+    class Overtaken(MemoryBroker):
+        async def put_snapshot(
+            self, database_id: str, chunks: AsyncIterator[bytes], headers: dict[str, str]
+        ) -> None:
+            if newer is not None:
+                await newer.run("INSERT INTO t VALUES (1)")
+                assert await newer.database.snapshots.take() > int(headers["seq"])
+            await super().put_snapshot(database_id, chunks, headers)
+
+    newer: TestNode | None = None
+    async with (
+        Overtaken(stream, node="n1") as broker,
+        open_node("n1", broker, options=QUIET) as one,
+        node(stream, "n2") as two,
+    ):
+        await one.run("CREATE TABLE t(x)")
+        await settle([one, two])
+        newer = two
+        assert await one.database.snapshots.take() == 0
+        assert (snapshot_of(stream) or (0,))[0] == two.database.committer.applied
+
+
 async def test_a_copy_is_consistent_while_writes_go_on(stream: MemoryStream) -> None:
     async with node(stream) as one:
         await one.run("CREATE TABLE t(a, b)")
