@@ -39,7 +39,7 @@ FOUND_BY: dict[str, tuple[int, ...]] = {
     "process-without-identity": (193,),
     "subscription-off-by-one": (193,),
     "outbox-row-early": (5,),
-    "suffix-taken-back-forwards": (27,),
+    "suffix-taken-back-forwards": (32,),
     "changes-taken-back-forwards": (22,),
     "dead-letter-lost": (4,),
     "dead-letter-passed-by": (4,),
