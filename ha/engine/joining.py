@@ -100,7 +100,10 @@ async def _join(
         state = await _state(log, max(timeout, _ELECTION))
         position = control.position(store.executor, log.subject)
         if position.uuid is not None and position.epoch == state.epoch:
-            if from_snapshot and await _is_behind_snapshot(broker, database_id, log, position):
+            # What waits in the outbox is in this file alone: then it goes on from where it is.
+            waiting = store.executor.execute("SELECT count(*) FROM ha_outbox")
+            behind = from_snapshot and not waiting
+            if behind and await _is_behind_snapshot(broker, database_id, log, position):
                 await load_snapshot(store, database_id, broker, log, state, runtime)
                 position = control.position(store.executor, log.subject)
             try:

@@ -69,6 +69,38 @@ async def test_writes_go_on_without_the_log_and_the_fold_decides_afterwards(
         assert one.database.fold.redone > 0
 
 
+async def test_a_node_with_waiting_writes_does_not_begin_with_a_snapshot(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """The snapshot would take the place of the only file that holds them."""
+    stream = MemoryStream(epoch="test")
+    path = tmp_path / "ha.db"
+    async with (
+        MemoryBroker(stream, node="n2") as two_broker,
+        open_node("n2", two_broker, options=SYNC) as two,
+    ):
+        async with (
+            MemoryBroker(stream, node="n1") as broker,
+            open_node("n1", broker, path, options=ASYNC) as one,
+        ):
+            await one.run("CREATE TABLE t(id INTEGER PRIMARY KEY, x)")
+            await drained(one)
+            await settle([one, two])
+            broker.connected = False
+            await one.run("INSERT INTO t VALUES (1, 'waiting')")
+        await two.run("INSERT INTO t VALUES (2, 'other')")
+        await two.database.snapshots.take()
+        options = replace(ASYNC, from_snapshot=True)
+        async with (
+            MemoryBroker(stream, node="n1") as broker,
+            open_node("n1", broker, path, options=options) as one,
+        ):
+            await drained(one)
+            await settle([one, two])
+            for node in (one, two):
+                assert await node.rows("SELECT x FROM t") == [("waiting",), ("other",)]
+
+
 async def test_the_outbox_survives_a_crash(tmp_path: Path, autojump_clock: MockClock) -> None:
     stream = MemoryStream(epoch="test")
     path = tmp_path / "ha.db"
