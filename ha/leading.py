@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import logging
+import ssl
 from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
@@ -16,9 +17,10 @@ from ha.core.naming import normalise
 from ha.engine.appointed import Appointed
 from ha.engine.databases import Databases
 from ha.engine.elected import Elected, ElectionOptions, bucket_of
-from ha.engine.leadership import Role
+from ha.engine.leadership import Leadership, Role
 from ha.engine.runtime import Runtime
-from ha.forward.target import parse_target
+from ha.forward.forwarder import ForwardOptions, GrpcForwarder
+from ha.forward.target import client_context, parse_target
 from ha.log.api import KeyValue, LogError
 from ha.log.jetstream import JetStreamBroker
 
@@ -60,6 +62,44 @@ def _same(config: Config, one: str, other: str) -> bool:
         return False
     first, second = (parse_target(a, insecure=config.grpc_insecure) for a in (one, other))
     return first.address == second.address
+
+
+def make_forwarder(config: Config, leadership: Leadership, process: str) -> GrpcForwarder:
+    """``process``: new at each start. Raises HaError for files and addresses that are none."""
+    for address in (config.leader_addr, config.leader_static):
+        if address is not None:
+            target = parse_target(address, insecure=config.grpc_insecure)
+            if not target.secure and not config.grpc_insecure:
+                raise HaError(
+                    Code.BAD_REQUEST,
+                    f"{address} is without TLS",
+                    hint=f"write https://{target.address}, or add --grpc-insecure",
+                )
+    options = ForwardOptions(
+        name=config.name,
+        process=process,
+        token=config.token,
+        insecure=config.grpc_insecure,
+        tls=_client_context(config),
+    )
+    return GrpcForwarder(options, leadership)
+
+
+def _client_context(config: Config) -> ssl.SSLContext:
+    """This node shows the certificate with which it serves, in case the leader wants one."""
+    try:
+        return client_context(
+            insecure=config.grpc_insecure,
+            ca=config.leader_ca,
+            certificate=config.http_cert,
+            key=config.http_key,
+        )
+    except (OSError, ValueError) as error:
+        raise HaError(
+            Code.BAD_REQUEST,
+            f"--leader-ca {config.leader_ca}, --http-cert or --http-key cannot be used: {error}",
+            hint="they must be PEM files, the key without a password",
+        ) from error
 
 
 def introduce(lead: Lead, databases: Databases) -> None:

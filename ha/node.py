@@ -30,12 +30,12 @@ from ha.engine.operations import NodeOperations
 from ha.engine.place import Place
 from ha.engine.runtime import Runtime
 from ha.engine.snapshots import SnapshotOptions
-from ha.forward.building import make_forwarder
 from ha.leading import (
     Lead,
     hand_over,
     introduce,
     keep_lease_near,
+    make_forwarder,
     make_leadership,
     mirror_redirect,
     refuse_beside_old_leader,

@@ -13,6 +13,7 @@ from contextlib import aclosing, asynccontextmanager
 import trio
 
 from ha.log import js_api
+from ha.log.bucket import bucket_config, bucket_consumer, bucket_stream
 from ha.log.client import Client
 from ha.log.js_api import Api, JetStreamError
 from ha.log.ordered import OrderedConsumer
@@ -35,7 +36,7 @@ class JetStreamCatalogue:
         self._client = client
         self._api = api
         self._bucket = f"{stream}_DATABASES"
-        self._stream = f"KV_{self._bucket}"
+        self._stream = bucket_stream(self._bucket)
         self._replicas = replicas
         self._start = start
         self._made = False
@@ -66,14 +67,7 @@ class JetStreamCatalogue:
             consumer.close()
 
     def _consumer(self) -> OrderedConsumer:
-        consumer = OrderedConsumer(
-            self._client,
-            self._api,
-            stream=self._stream,
-            subject=f"$KV.{self._bucket}.>",
-            after=0,
-            check=lambda info, position, floor: None,
-        )
+        consumer = bucket_consumer(self._client, self._api, self._bucket)
         self._start(consumer.run)
         return consumer
 
@@ -81,18 +75,7 @@ class JetStreamCatalogue:
         if self._made:
             await trio.lowlevel.checkpoint()
             return
-        config: dict[str, object] = {
-            "name": self._stream,
-            "subjects": [f"$KV.{self._bucket}.>"],
-            "retention": "limits",
-            "storage": "file",
-            "discard": "new",
-            "max_msgs_per_subject": 1,
-            "num_replicas": self._replicas,
-            "allow_rollup_hdrs": True,
-            "deny_delete": True,
-            "allow_direct": True,
-        }
+        config = bucket_config(self._bucket, self._replicas, direct=True)
         try:
             await self._api.retry(f"STREAM.CREATE.{self._stream}", config)
         except JetStreamError as error:

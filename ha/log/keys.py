@@ -13,6 +13,7 @@ import trio
 
 from ha.log import js_api
 from ha.log.api import Entry, KeyEntry, KeyWatch, LogError, NotSent, Refused, WrongRevision
+from ha.log.bucket import bucket_config, bucket_consumer, bucket_stream
 from ha.log.client import Client
 from ha.log.js_api import Api, JetStreamError
 from ha.log.ordered import OrderedConsumer
@@ -42,7 +43,7 @@ class JetStreamKeys:
         self._client = client
         self._api = api
         self._bucket = bucket
-        self._stream = f"KV_{bucket}"
+        self._stream = bucket_stream(bucket)
         self._replicas = replicas
         self._start = start
         self._max_age = max_age
@@ -94,14 +95,7 @@ class JetStreamKeys:
     @asynccontextmanager
     async def watch(self) -> AsyncIterator[KeyWatch]:
         await self._make()
-        consumer = OrderedConsumer(
-            self._client,
-            self._api,
-            stream=self._stream,
-            subject=f"$KV.{self._bucket}.>",
-            after=0,
-            check=lambda info, position, floor: None,
-        )
+        consumer = bucket_consumer(self._client, self._api, self._bucket)
         self._start(consumer.run)
         try:
             yield _Watch(self, consumer)
@@ -119,20 +113,8 @@ class JetStreamKeys:
         if self._made:
             await trio.lowlevel.checkpoint()
             return
-        config: dict[str, object] = {
-            "name": self._stream,
-            "subjects": [f"$KV.{self._bucket}.>"],
-            "retention": "limits",
-            "storage": "file",
-            "discard": "new",
-            "max_msgs_per_subject": 1,
-            "max_age": int(self._max_age * 1e9),
-            "num_replicas": self._replicas,
-            "allow_rollup_hdrs": True,
-            "deny_delete": True,
-            # A follower of the bucket may be behind: only its leader is asked.
-            "allow_direct": False,
-        }
+        # A follower of the bucket may be behind: only its leader is asked.
+        config = bucket_config(self._bucket, self._replicas, direct=False, max_age=self._max_age)
         try:
             await self._api.call(f"STREAM.CREATE.{self._stream}", config)
         except JetStreamError as error:
