@@ -96,8 +96,10 @@ class NatsProcess:
             process.wait()
 
     def stop(self) -> None:
-        """SIGSTOP: it keeps its connections and says nothing."""
+        """SIGSTOP: it keeps its connections and says nothing, once this returns."""
         os.kill(self.pid, signal.SIGSTOP)
+        _, status = os.waitpid(self.pid, os.WUNTRACED)
+        assert os.WIFSTOPPED(status), "it has ended"
 
     def cont(self) -> None:
         os.kill(self.pid, signal.SIGCONT)
