@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import gc
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import lru_cache
@@ -37,6 +37,9 @@ class Identify(StrEnum):
     PK = "pk"  # by the declared primary key, else by rowid
     ROWID = "rowid"
     FULL = "full"  # by all old values
+
+
+_NO_ROWS = (Operation.SQL, Operation.CUSTOM)
 
 
 @dataclass(slots=True, unsafe_hash=True)
@@ -137,7 +140,7 @@ _to_json = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 def encode_change(c: Change) -> dict[str, Any]:
     """Absent means zero or empty, as the existing encoder writes it."""
     out: dict[str, Any] = {"database": c.database, "operation": c.operation.value}
-    if c.operation in (Operation.SQL, Operation.CUSTOM):
+    if c.operation in _NO_ROWS:
         out["command"] = c.command
         if c.table:
             out["table"] = c.table
@@ -180,12 +183,14 @@ _dumps = _make_dumps()
 _dump_lines = _make_dumps(",\n")
 
 
-def encode_changes(changes: Iterable[Change]) -> str:
+def encode_changes(changes: Sequence[Change]) -> str:
     """``encode_change`` of each, as the text of a JSON array.
 
     One row after the other of the same table differs in its numbers and values only, so the
     rest of the text is made once, and their values go through the encoder together.
     """
+    if len(changes) == 1 and changes[0].operation not in _NO_ROWS:
+        return f"[{_encode_row(changes[0])}]"
     parts: list[str] = []
     run: list[Change] = []
     for c in changes:
@@ -202,7 +207,7 @@ def encode_changes(changes: Iterable[Change]) -> str:
                 continue
             _encode_run(run, parts)
             run = []
-        if c.operation is Operation.SQL or c.operation is Operation.CUSTOM:
+        if c.operation in _NO_ROWS:
             parts.append(_dumps(encode_change(c)))
         else:
             run.append(c)
@@ -232,21 +237,26 @@ def _head(
 
 def _encode_run(run: list[Change], parts: list[str]) -> None:
     """Changes of rows that are alike in all but rowids and values."""
+    if len(run) < _FEW:
+        parts.extend(map(_encode_row, run))
+        return
     first = run[0]
     head = _head(first.database, first.operation, first.table, first.columns, first.pk_columns)
-    if len(run) < _FEW:
-        old: Iterable[str] = [_row_text("old", c.old_values) for c in run]
-        new: Iterable[str] = [_row_text("new", c.new_values) for c in run]
-    else:
-        old = _row_texts("old", [c.old_values for c in run])
-        new = _row_texts("new", [c.new_values for c in run])
+    old = _row_texts("old", [c.old_values for c in run])
+    new = _row_texts("new", [c.new_values for c in run])
     for c, old_text, new_text in zip(run, old, new, strict=True):
-        text = head
-        if c.old_rowid is not None:
-            text += f',"old_rowid":{c.old_rowid}'
-        if c.new_rowid is not None:
-            text += f',"new_rowid":{c.new_rowid}'
-        parts.append(f"{text}{old_text}{new_text}}}")
+        parts.append(f"{head}{_rowids(c)}{old_text}{new_text}}}")
+
+
+def _encode_row(c: Change) -> str:
+    head = _head(c.database, c.operation, c.table, c.columns, c.pk_columns)
+    old, new = _row_text("old", c.old_values), _row_text("new", c.new_values)
+    return f"{head}{_rowids(c)}{old}{new}}}"
+
+
+def _rowids(c: Change) -> str:
+    text = "" if c.old_rowid is None else f',"old_rowid":{c.old_rowid}'
+    return text if c.new_rowid is None else f'{text},"new_rowid":{c.new_rowid}'
 
 
 def _row_texts(which: str, rows: list[tuple[Value, ...] | None]) -> Iterable[str]:
@@ -271,32 +281,43 @@ def _row_text(which: str, values: tuple[Value, ...] | None) -> str:
     return text if letters is None else f'{text},"{which}_types":"{letters}"'
 
 
-_OPTIONAL = ("uuid", "base", "after", "target", "snapshot", "term")
-
-
 def encode(cs: ChangeSet) -> bytes:
     """The JSON message, ASCII only (so that lone surrogates survive any reader)."""
-    ours: dict[str, Any] = {"v": 1}
+    text = (
+        f'{_envelope(cs.node, cs.process_id, cs.database_id)},"changes":'
+        f'{encode_changes(cs.changes)},"timestamp_ns":{cs.timestamp_ns},"ha":{{"v":1'
+    )
+    # Put together by hand, since each transaction has one: numbers need no encoder.
     if cs.kind is not Kind.TRANSACTION:
-        ours["kind"] = cs.kind.value
+        text += f',"kind":"{cs.kind.value}"'
     if cs.origin is not None:
-        ours["n"] = cs.origin.number
-    for name in _OPTIONAL:
-        value = getattr(cs, name)
-        if value is not None:
-            ours[name] = value
+        text += f',"n":{cs.origin.number}'
+    if cs.uuid is not None:
+        text += f',"uuid":{_quoted(cs.uuid)}'
+    if cs.base is not None:
+        text += f',"base":{cs.base}'
+    if cs.after is not None:
+        text += f',"after":{cs.after}'
+    if cs.target is not None:
+        text += f',"target":{cs.target}'
+    if cs.snapshot is not None:
+        text += f',"snapshot":{cs.snapshot}'
+    if cs.term is not None:
+        text += f',"term":{cs.term}'
     if cs.identify is not None and cs.identify is not Identify.PK:
-        ours["identify"] = cs.identify.value
+        text += f',"identify":"{cs.identify.value}"'
     if cs.virtual:
-        ours["virtual"] = list(cs.virtual)
+        text += f',"virtual":{_dumps(cs.virtual)}'
     if cs.sequences:
-        ours["sequences"] = [[s.table, s.old, s.new] for s in cs.sequences]
-    ours.update(cs.extra)
-    head = _envelope(cs.node, cs.process_id, cs.database_id)
-    changes = encode_changes(cs.changes)
-    return (
-        f'{head},"changes":{changes},"timestamp_ns":{cs.timestamp_ns},"ha":{_dumps(ours)}}}'
-    ).encode("ascii")
+        text += f',"sequences":{_dumps([(s.table, s.old, s.new) for s in cs.sequences])}'
+    if cs.extra:
+        text += f",{_dumps(cs.extra)[1:-1]}"
+    return f"{text}}}}}".encode("ascii")
+
+
+@lru_cache(256)
+def _quoted(text: str) -> str:
+    return _dumps(text)
 
 
 @lru_cache(256)

@@ -17,8 +17,9 @@ import trio
 import trio_asyncio
 from nats.errors import Error as NatsError
 
-from ha.log.connection import Connection, Disconnected, Wire, discard
+from ha.log.connection import Connection, Disconnected
 from ha.log.endpoint import Endpoint
+from ha.log.nats_client import Wire, discard
 
 _log = logging.getLogger("ha.log")
 
@@ -130,7 +131,7 @@ class Client:
             _log.warning("lost the connection to %s", self.last_error)
             return trio.current_time() - since > _SHORT_LIVED
         finally:
-            nats.deliver = discard
+            nats.deliver_to(discard)
             # It tells of a connection that was reset; there is none any more, that is all.
             with trio.move_on_after(_CLOSE_TIMEOUT) as scope, suppress(OSError, NatsError):
                 scope.shield = True

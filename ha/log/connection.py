@@ -1,11 +1,5 @@
 """One NATS connection, for trio: written to without waiting, its messages handed on at once.
 
-nats-py connects, logs in, reads and parses, and notices when the server is gone. Two things
-are done beside its public interface, since each batch of transactions waits for them, and
-since it must be certain what was never sent (docs/decisions/0001-nats-client.md): messages
-are taken before they are queued for a task each, and commands are written past its buffer,
-which would keep them over a reconnect.
-
 A :class:`Connection` is one incarnation, with its subscriptions and requests, and is never
 revived: who needs another subscribes again on the next one (:mod:`ha.log.client`). Nothing
 is kept for it while there is none.
@@ -20,12 +14,11 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import trio
-from nats.aio.client import Client as NatsClient
 
 from ha.log import nats_wire as wire
 from ha.log.api import LogError, NotSent
 from ha.log.endpoint import Endpoint
-from ha.log.frames import Deliver, Frames
+from ha.log.nats_client import Wire
 
 _log = logging.getLogger("ha.log")
 
@@ -56,35 +49,6 @@ class Reply:
     payload: bytes
 
 
-def discard(sid: int, subject: bytes, reply: bytes, headers: bytes, payload: bytes) -> None:
-    """A :data:`~ha.log.frames.Deliver` while nobody wants the messages."""
-
-
-class Wire(NatsClient):
-    """nats-py's client, without its own subscriptions: every message goes to ``deliver``."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.deliver: Deliver = discard
-        self._ps = Frames(self, lambda *message: self.deliver(*message))
-
-    @property
-    def info(self) -> dict[str, Any]:
-        """What the server said of itself."""
-        return self._server_info
-
-    @property
-    def backlog(self) -> int:
-        """Bytes that the socket has not taken yet."""
-        writer = getattr(self._transport, "_io_writer", None)
-        return 0 if writer is None else int(writer.transport.get_write_buffer_size())
-
-    def send(self, data: bytes) -> None:
-        """Hand whole commands to the socket."""
-        assert self._transport is not None
-        self._transport.write(data)
-
-
 class Connection:
     """One incarnation. All methods that write are plain functions; they never wait."""
 
@@ -100,7 +64,7 @@ class Connection:
         self._token = 0
         self._reply_prefix = f"{inbox}.r.".encode()
         self._waiting: set[trio.Event] = set()  # set when the connection closes
-        nats.deliver = self._deliver
+        nats.deliver_to(self._deliver)
         self.subscribe(f"{inbox}.r.*", self._on_reply)
 
     @property

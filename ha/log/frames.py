@@ -8,7 +8,7 @@ Source: the NATS client protocol (MSG, HMSG).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
 
 from nats.errors import ProtocolError
@@ -25,7 +25,7 @@ class Frames(Parser):
     """``deliver`` takes the messages; everything else goes to the client, as nats-py does it."""
 
     def __init__(self, client: Any, deliver: Deliver) -> None:
-        self._deliver = deliver
+        self.deliver = deliver
         super().__init__(client)
 
     def reset(self) -> None:
@@ -36,6 +36,18 @@ class Frames(Parser):
 
     async def parse(self, data: bytes = b"") -> None:
         """Raises ProtocolError."""
+        for line in self.feed(data):
+            await self.obey(line)
+
+    async def obey(self, line: bytes) -> None:
+        """A line of :meth:`feed`. Raises ProtocolError."""
+        await super().parse(line)
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """Deliver the messages; what comes between them is handed out, to be obeyed at once.
+
+        Raises ProtocolError.
+        """
         if self._chunks:
             self._chunks.append(data)
             self._have += len(data)
@@ -45,10 +57,11 @@ class Frames(Parser):
             self._chunks = []
         start = 0
         self._need = 0
+        deliver = self.deliver
         while (end := data.find(b"\r\n", start)) >= 0:
             kind = data[start]
             if kind != _M and kind != _H:
-                await super().parse(data[start : end + 2])
+                yield data[start : end + 2]
                 start = end + 2
                 continue
             fields = data[start:end].split()
@@ -64,7 +77,7 @@ class Frames(Parser):
             if len(data) < stop + 2:
                 self._need = stop + 2 - start
                 break
-            self._deliver(sid, fields[1], reply, data[body : body + head], data[body + head : stop])
+            deliver(sid, fields[1], reply, data[body : body + head], data[body + head : stop])
             start = stop + 2
         rest = data[start:] if start else data
         if rest:
