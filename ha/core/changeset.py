@@ -281,11 +281,16 @@ def _row_text(which: str, values: tuple[Value, ...] | None) -> str:
     return text if letters is None else f'{text},"{which}_types":"{letters}"'
 
 
-def encode(cs: ChangeSet) -> bytes:
-    """The JSON message, ASCII only (so that lone surrogates survive any reader)."""
+def encode(cs: ChangeSet, changes: str | None = None) -> bytes:
+    """The JSON message, ASCII only (so that lone surrogates survive any reader).
+
+    ``changes``: what :func:`encode_changes` has made of them, if it was called already.
+    """
+    if changes is None:
+        changes = encode_changes(cs.changes)
     text = (
-        f'{_envelope(cs.node, cs.process_id, cs.database_id)},"changes":'
-        f'{encode_changes(cs.changes)},"timestamp_ns":{cs.timestamp_ns},"ha":{{"v":1'
+        f'{_envelope(cs.node, cs.process_id, cs.database_id)},"changes":{changes}'
+        f',"timestamp_ns":{cs.timestamp_ns},"ha":{{"v":1'
     )
     # Put together by hand, since each transaction has one: numbers need no encoder.
     if cs.kind is not Kind.TRANSACTION:

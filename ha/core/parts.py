@@ -56,22 +56,21 @@ def encode_all(cs: ChangeSet, limit: int) -> list[bytes]:
     room = limit - overhead
     if room < HEADROOM:
         raise ValueError(f"messages of {limit} bytes are too small")
-    slices: list[tuple[tuple[Change, ...], dict[str, object]]] = []
+    slices: list[tuple[str, dict[str, object]]] = []
     for start in range(0, len(cs.changes), _CHANGES_A_PART):
         slices.extend(_split(cs.changes[start : start + _CHANGES_A_PART], room))
     count = len(slices)
     return [
-        encode(replace(cs, changes=changes, extra={**cs.extra, **extra, "part": [i, count]}))
+        encode(replace(cs, extra={**cs.extra, **extra, "part": [i, count]}), changes)
         for i, (changes, extra) in enumerate(slices)
     ]
 
 
-def _split(
-    changes: Sequence[Change], room: int
-) -> Iterator[tuple[tuple[Change, ...], dict[str, object]]]:
+def _split(changes: Sequence[Change], room: int) -> Iterator[tuple[str, dict[str, object]]]:
+    """The encoded changes of each part, and what else it says."""
     text = encode_changes(changes)
     if len(text) <= room:
-        yield tuple(changes), {}
+        yield text, {}
     elif len(changes) > 1:
         half = len(changes) // 2
         yield from _split(changes[:half], room)
@@ -83,7 +82,7 @@ def _split(
             size = room
             while len(json.dumps(text[start : start + size])) > room:
                 size = size * 3 // 4
-            yield (), {"piece": text[start : start + size], "more": start + size < len(text)}
+            yield "[]", {"piece": text[start : start + size], "more": start + size < len(text)}
             start += size
 
 

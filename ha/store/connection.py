@@ -166,7 +166,8 @@ def bind(
         return None
     if params is None:
         params = ()
-    if not isinstance(params, Mapping):
+    # Asking for the abstract class costs as much as all the rest, once a row of a long list.
+    if isinstance(params, list | tuple) or not isinstance(params, Mapping):
         if len(params) != len(names):
             raise HaError(
                 Code.BAD_PARAMETERS,
