@@ -8,27 +8,36 @@ The state of a row before a transaction follows from the log: it is what the las
 transaction made of it, as far as that came after the state on which the transaction ran
 (``base``), else the old values that the transaction itself names. That is why transactions
 before the first one to be reverted are looked at too, when others raced with it
-(:attr:`Planner.window`).
+(:attr:`Planner.window`). What cannot be known from the log at all is an obstacle
+(:mod:`ha.core.strays`).
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from enum import Enum, StrEnum, auto
-from typing import NamedTuple, TypeAlias
+from enum import StrEnum
 
-from ha.core.changeset import Change, Operation, SequenceChange
+from ha.core.changeset import Operation
 from ha.core.errors import Code, HaError
 from ha.core.sqltext import literal
-from ha.core.values import Value
+from ha.core.strays import Strays
+from ha.core.touches import (
+    Image,
+    Key,
+    Shape,
+    Special,
+    State,
+    Touch,
+    Transaction,
+    fold_name,
+    touches_of,
+)
+from ha.core.window import EVER, Seen, Window
 
 MOST_ROWS = 1_000_000
 """Rows that one undo may revert: it is one transaction, and held in memory."""
 _MOST_SCHEMA_TEXTS = 100
-_EVER = 2**63
 
 
 class Mode(StrEnum):
@@ -52,7 +61,7 @@ class ObstacleKind(StrEnum):
     UNIQUE = "unique"  # another row is in the way
     REFERENCE = "reference"  # a foreign key would have no parent
     VIRTUAL = "virtual"  # a virtual table cannot be reverted in part
-    UNEXPLAINED = "unexplained"  # the row is not what the log says
+    UNEXPLAINED = "unexplained"  # the row is not what the log says, or that says too little
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,22 +76,6 @@ class Obstacle:
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
-    """A table as it is now. ``key``: positions of the declared primary key, by ``collations``
-    beside them; ``integer_key``: it is the rowid; ``blobs``: positions of columns declared as
-    BLOB; ``virtual``: the virtual table that a shadow table belongs to."""
-
-    name: str
-    columns: tuple[str, ...]
-    key: tuple[int, ...] = ()
-    collations: tuple[str, ...] = ()
-    integer_key: bool = False
-    without_rowid: bool = False
-    blobs: tuple[int, ...] = ()
-    virtual: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class SchemaChange:
     """What a DDL statement of the log did. ``action``: create, drop, alter. ``lossy``: it took
     values away; ``renamed``: the table's new name."""
@@ -93,34 +86,6 @@ class SchemaChange:
     text: str
     lossy: bool = False
     renamed: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Transaction:
-    """One transaction that counts. ``base`` is None for messages of existing nodes."""
-
-    sequence: int
-    changes: Sequence[Change]
-    base: int | None = None
-    sequences: Sequence[SequenceChange] = ()
-    existing: bool = False
-
-
-class Image(NamedTuple):
-    """A row: its rowid (None: WITHOUT ROWID) and its values, in the shape's order."""
-
-    rowid: int | None
-    values: tuple[Value, ...]
-
-
-class Special(Enum):
-    UNKNOWN = auto()  # of another shape than the table has now, or not told by the message
-
-
-State: TypeAlias = Image | Special | None
-"""None: there is no such row."""
-Key: TypeAlias = tuple[object, ...]
-"""``("k", values…)`` of the declared primary key, else ``("r", rowid)``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,11 +115,6 @@ class Plan:
     schema: list[str] = field(default_factory=list)
 
 
-def fold_name(name: str) -> str:
-    """SQLite's rule: only ASCII letters lose their case."""
-    return "".join(c.lower() if c.isascii() else c for c in name)
-
-
 @dataclass(slots=True)
 class _Row:
     """``first``: the first transaction to be reverted, 0 while only others touched it."""
@@ -165,23 +125,6 @@ class _Row:
     first: int = 0
     other: int | None = None
     loose: bool = False
-
-
-class _Touch(NamedTuple):
-    """What a change did to one row. ``origin``: the key that the row had before."""
-
-    table: str
-    key: Key
-    before: State
-    after: State
-    rowids: tuple[int | None, ...]
-    origin: Key | None = None
-
-
-class _Seen(NamedTuple):
-    sequence: int
-    image: State
-    loose: bool
 
 
 class Planner:
@@ -211,9 +154,9 @@ class Planner:
         self._count = 0
         self._created: set[str] = set()
         self._sequences: dict[str, tuple[int | None, int]] = {}
-        self._before: dict[str, dict[Key, _Seen]] = {}
-        self._before_sequences: dict[str, tuple[int | None, int]] = {}
         self._obstacles: list[Obstacle] = []
+        self._strays = Strays(request.sequence)
+        self._earlier: Window | None = None
         self._virtual: dict[str, int | None] = {}
         self._schema: list[str] = []
         self._transactions = 0
@@ -225,17 +168,18 @@ class Planner:
     def feed(self, tx: Transaction) -> None:
         """Raises HaError (TOO_LARGE) when there are more rows than one undo may have."""
         self.fed = tx.sequence
-        base = tx.sequence - 1 if tx.base is None else min(tx.base, tx.sequence - 1)
+        base = tx.saw
         self.window = min(self.window, base + 1)
-        steps: list[_Touch | SchemaChange] = []
+        steps: list[Touch | SchemaChange] = []
         for change in tx.changes:
             if change.operation is Operation.SQL:
                 schema = self._read_schema(change.command)
                 if schema is not None:
                     steps.append(schema)
             elif change.operation is not Operation.CUSTOM and change.database == "main":
-                steps.extend(self._touches(change, tx.existing))
-        touches = [s for s in steps if isinstance(s, _Touch)]
+                steps.extend(touches_of(tx, change, self._shape_of(change.table)))
+        touches = [s for s in steps if isinstance(s, Touch)]
+        self._strays.feed(tx, touches)
         selected = self._select(tx, touches)
         number = iter(selected)
         for step in steps:
@@ -258,7 +202,7 @@ class Planner:
                 hint="restore a backup or a snapshot instead, or name the rows: WHERE table(rowid)",
             )
 
-    def _select(self, tx: Transaction, touches: list[_Touch]) -> list[bool]:
+    def _select(self, tx: Transaction, touches: list[Touch]) -> list[bool]:
         if self._whole:
             return [True] * len(touches)
         entities = self._entities
@@ -276,7 +220,7 @@ class Planner:
             return [any(out)] * len(out)
         return out
 
-    def _touch(self, tx: Transaction, base: int, touch: _Touch, selected: bool) -> None:
+    def _touch(self, tx: Transaction, base: int, touch: Touch, selected: bool) -> None:
         rows = self._rows.setdefault(touch.table, {})
         row = rows.get(touch.key)
         if row is None:
@@ -286,13 +230,13 @@ class Planner:
             row.first = tx.sequence if selected else 0
             self._count += 1
         elif selected and not row.first:
-            row.before, row.base, row.first = row.after, _EVER, tx.sequence
+            row.before, row.base, row.first = row.after, EVER, tx.sequence
         elif not selected and row.first and row.other is None:
             row.other = tx.sequence
         row.after = touch.after
         row.loose = row.loose or tx.existing
 
-    def _note_virtual(self, tx: Transaction, touches: list[_Touch], selected: list[bool]) -> None:
+    def _note_virtual(self, tx: Transaction, touches: list[Touch], selected: list[bool]) -> None:
         """A virtual table is reverted as a whole from some transaction on, or not at all."""
         if self._whole:
             return
@@ -365,50 +309,31 @@ class Planner:
 
     # --- the transactions before n ---------------------------------------------------
 
-    def restart_window(self) -> None:
-        """What was fed to :meth:`feed_window` is forgotten: it is to be fed from further back."""
-        self._before.clear()
-        self._before_sequences.clear()
-
     def feed_window(self, tx: Transaction) -> None:
         """A transaction from :attr:`window` on, and before ``request.sequence``; in order."""
-        for change in tx.changes:
-            if change.operation in (Operation.SQL, Operation.CUSTOM) or change.database != "main":
-                continue
-            for touch in self._touches(change, tx.existing):
-                seen = _Seen(tx.sequence, touch.after, tx.existing)
-                self._before.setdefault(touch.table, {})[touch.key] = seen
-        for one in tx.sequences:
-            self._before_sequences[one.table] = (one.new, tx.sequence)
+        if self._earlier is None:
+            self._earlier = Window(self.window)
+        self._earlier.feed(tx, self._row_touches(tx))
 
-    # --- rows ------------------------------------------------------------------------
+    @property
+    def outlook(self) -> int:
+        """When the window has been fed: the first sequence that must be fed to
+        :meth:`feed_outlook`."""
+        return self.window if self._earlier is None else self._earlier.outlook
 
-    def _touches(self, change: Change, existing: bool) -> Iterator[_Touch]:
-        table = fold_name(change.table)
-        shape = self._shape_of(change.table) or Shape(
-            change.table,
-            change.columns,
-            tuple(i for i, c in enumerate(change.columns) if c in change.pk_columns),
-            ("BINARY",) * len(change.pk_columns),
-        )
-        rowids = (change.old_rowid, change.new_rowid)
-        old = _state(shape, change, change.old_rowid, change.old_values, existing)
-        new = _state(shape, change, change.new_rowid, change.new_values, existing)
-        if shape.without_rowid:
-            rowids = (_only_integer(shape, old), _only_integer(shape, new))
-        old_key = _key(shape, change, change.old_rowid, change.old_values, old)
-        new_key = _key(shape, change, change.new_rowid, change.new_values, new)
-        if change.operation is Operation.INSERT:
-            yield _Touch(table, new_key, None, new, rowids[1:])
-        elif change.operation is Operation.DELETE:
-            yield _Touch(table, old_key, old, None, rowids[:1])
-        elif change.old_values is None:
-            yield _Touch(table, new_key, Special.UNKNOWN, new, rowids)
-        elif old_key == new_key:
-            yield _Touch(table, old_key, old, new, rowids)
-        else:
-            yield _Touch(table, old_key, old, None, rowids)
-            yield _Touch(table, new_key, None, new, rowids, origin=old_key)
+    def feed_outlook(self, tx: Transaction) -> None:
+        """A transaction from :attr:`outlook` on, and before :attr:`window`; in order."""
+        assert self._earlier is not None
+        self._earlier.look_back(tx, self._row_touches(tx))
+
+    def _row_touches(self, tx: Transaction) -> list[Touch]:
+        return [
+            touch
+            for change in tx.changes
+            if change.operation not in (Operation.SQL, Operation.CUSTOM)
+            and change.database == "main"
+            for touch in touches_of(tx, change, self._shape_of(change.table))
+        ]
 
     # --- the plan --------------------------------------------------------------------
 
@@ -421,13 +346,12 @@ class Planner:
             last=self._last,
             schema=list(self._schema),
         )
+        self._find_strays(out)
         for table, rows in self._rows.items():
             self._plan_table(out, table, rows)
         if self._whole:
             self._plan_lost(out)
-            for name, (old, base) in self._sequences.items():
-                earlier = self._before_sequences.get(name)
-                out.sequences[name] = earlier[0] if earlier and earlier[1] > base else old
+            out.sequences = (self._earlier or Window(self.window)).sequences(self._sequences)
         for owner, sequence in self._virtual.items():
             if sequence is not None:
                 out.obstacles.append(
@@ -441,9 +365,24 @@ class Planner:
                 )
         return out
 
+    def _find_strays(self, out: Plan) -> None:
+        if self._earlier is not None:
+            self._strays.resolve(self._earlier.close())
+        for table, sequence in self._strays.tables.items():
+            rows = self._rows.get(table, {})
+            if self._whole or any(row.first for row in rows.values()):
+                out.obstacles.append(
+                    Obstacle(
+                        ObstacleKind.UNEXPLAINED,
+                        f"the transaction at {sequence} named rows of {table} by all their values"
+                        " while others changed them, so that the log does not tell what it did",
+                        table=table,
+                        sequence=sequence,
+                    )
+                )
+
     def _plan_table(self, out: Plan, table: str, rows: dict[Key, _Row]) -> None:
         shape = self._shape_of(table)
-        earlier = self._before.get(table, {})
         for key, row in rows.items():
             if not row.first:
                 continue
@@ -454,10 +393,7 @@ class Planner:
                     )
                 )
                 return
-            before, loose = row.before, row.loose
-            seen = earlier.get(key)
-            if seen is not None and seen.sequence > row.base:
-                before, loose = seen.image, loose or seen.loose
+            before, loose = self._state_before(shape, table, key, row)
             if row.other is not None:
                 out.obstacles.append(
                     Obstacle(
@@ -469,6 +405,8 @@ class Planner:
                         row.other,
                     )
                 )
+            elif isinstance(before, Special) and not isinstance(row.before, Special):
+                out.obstacles.append(_untold(shape, key, row.first))
             elif isinstance(before, Special):
                 out.obstacles.append(
                     Obstacle(
@@ -483,100 +421,55 @@ class Planner:
             else:
                 out.rows.append(Wanted(shape, key, before, row.after, row.first, loose=loose))
 
+    def _state_before(self, shape: Shape, table: str, key: Key, row: _Row) -> tuple[State, bool]:
+        """What the row was just before n, or before the first transaction to be reverted."""
+        window = self._earlier
+        if window is None or row.base == EVER:
+            return row.before, row.loose
+        at = Seen(row.base, row.before, row.loose)
+        seen = window.last.get(table, {}).get(key)
+        if seen is not None and (
+            seen.sequence > row.base
+            # It had vanished from n on, by a clash with a row of a transaction that raced.
+            or (row.before is None and row.base >= self.request.sequence)
+        ):
+            at = seen
+        return window.survived(shape, table, key, at), row.loose or at.loose
+
     def _plan_lost(self, out: Plan) -> None:
         """Rows from just before n that no message removed, but a race may have: an INSERT or
         UPDATE that did not see them, and clashed."""
-        for table, seen_rows in self._before.items():
+        if self._earlier is None:
+            return
+        for table, seen_rows in self._earlier.last.items():
             shape = self._shape_of(table)
             rows = self._rows.get(table, {})
             if shape is None or table in self._created:
                 continue
             for key, seen in seen_rows.items():
-                if key not in rows and isinstance(seen.image, Image):
+                if key in rows:
+                    continue
+                image = self._earlier.survived(shape, table, key, seen)
+                if isinstance(image, Special) and isinstance(seen.image, Image):
+                    out.obstacles.append(_untold(shape, key, seen.sequence))
+                elif isinstance(image, Image):
                     out.rows.append(
-                        Wanted(shape, key, seen.image, seen.image, 0, lost=True, loose=seen.loose)
+                        Wanted(shape, key, image, image, 0, lost=True, loose=seen.loose)
                     )
+
+
+def _untold(shape: Shape, key: Key, sequence: int) -> Obstacle:
+    return Obstacle(
+        ObstacleKind.UNEXPLAINED,
+        f"a race may have removed row {describe(key)} of {shape.name} after {sequence}: a UNIQUE"
+        " index with an expression or a WHERE does not tell",
+        shape.name,
+        describe(key),
+        sequence,
+    )
 
 
 def describe(key: Key) -> str:
     """A row for people: ``7``, ``'a'``, ``('a', 2)``."""
     parts = [literal(value) for value in key[1:]]  # type: ignore[arg-type]
     return parts[0] if len(parts) == 1 else f"({', '.join(parts)})"
-
-
-def same_row(a: tuple[Value, ...], b: tuple[Value, ...], loose: bool) -> bool:
-    """Equal value by value, in type too unless ``loose``: existing nodes write 1.0 as 1."""
-    return a == b and (loose or all(type(x) is type(y) for x, y in zip(a, b, strict=True)))
-
-
-def _state(
-    shape: Shape,
-    change: Change,
-    rowid: int | None,
-    values: tuple[Value, ...] | None,
-    existing: bool,
-) -> State:
-    if values is None or len(change.columns) != len(shape.columns):
-        return Special.UNKNOWN
-    if change.columns != shape.columns:
-        at = {fold_name(c): v for c, v in zip(change.columns, values, strict=True)}
-        try:
-            values = tuple(at[fold_name(c)] for c in shape.columns)
-        except KeyError:
-            return Special.UNKNOWN
-    if existing and shape.blobs:
-        values = tuple(_as_blob(v) if i in shape.blobs else v for i, v in enumerate(values))
-    if shape.without_rowid:
-        rowid = None
-    elif rowid is None and shape.integer_key:
-        value = values[shape.key[0]]
-        rowid = value if isinstance(value, int) else None
-    return Image(rowid, values)
-
-
-def _as_blob(value: Value) -> Value:
-    """BLOBs of existing nodes are base64 strings."""
-    if isinstance(value, str):
-        try:
-            return base64.b64decode(value, validate=True)
-        except (binascii.Error, ValueError):
-            return value
-    return value
-
-
-def _key(
-    shape: Shape, change: Change, rowid: int | None, values: tuple[Value, ...] | None, state: State
-) -> Key:
-    """As the fold identifies a row: by its declared primary key, else by its rowid."""
-    if isinstance(state, Image) and shape.key:
-        key = tuple(state.values[i] for i in shape.key)
-        if None not in key:
-            return ("k", *map(_collated, key, shape.collations))
-    elif shape.key and values is not None:
-        at = {fold_name(c): v for c, v in zip(change.columns, values, strict=True)}
-        names = [fold_name(shape.columns[i]) for i in shape.key]
-        if all(at.get(n) is not None for n in names):
-            return ("k", *map(_collated, (at[n] for n in names), shape.collations))
-    if shape.integer_key and rowid is not None:
-        return ("k", rowid)
-    if rowid is None and isinstance(state, Image):
-        return ("v", *state.values)
-    return ("r", rowid)
-
-
-def _collated(value: Value, collation: str) -> Value:
-    """Values that SQLite's own collations hold equal become one."""
-    if isinstance(value, str):
-        if collation.upper() == "NOCASE":
-            return fold_name(value)
-        if collation.upper() == "RTRIM":
-            return value.rstrip(" ")
-    return value
-
-
-def _only_integer(shape: Shape, state: State) -> int | None:
-    """A table WITHOUT ROWID whose key is one integer is filtered by it."""
-    if isinstance(state, Image) and len(shape.key) == 1:
-        value = state.values[shape.key[0]]
-        return value if isinstance(value, int) else None
-    return None

@@ -12,12 +12,13 @@ from collections.abc import Mapping
 
 import trio
 
-from ha.core.changeset import FormatError, Operation, decode
+from ha.core.changeset import ChangeSet, FormatError, Operation, decode
 from ha.core.errors import Code, HaError
 from ha.core.parts import part_of
 from ha.core.since import Since
 from ha.core.sqltext import statement
-from ha.core.undo import Mode, Planner, Request, Shape, Transaction, fold_name
+from ha.core.touches import Shape, Transaction, fold_name
+from ha.core.undo import Mode, Planner, Request
 from ha.engine.api import Kind, Result, UndoReport
 from ha.engine.database import Database
 from ha.engine.history import History, Past, PastReader
@@ -166,6 +167,12 @@ class _Undo:
         async with closing(history.transactions(self._window, last)) as transactions:
             async for past in transactions:
                 planner.feed_window(await self._transaction(history, past))
+        if planner.outlook < self._window:
+            async with closing(
+                history.transactions(planner.outlook, self._window - 1)
+            ) as transactions:
+                async for past in transactions:
+                    planner.feed_outlook(await self._transaction(history, past))
 
     async def _transaction(self, history: History, past: Past) -> Transaction:
         cs = past.change_set
@@ -173,7 +180,17 @@ class _Undo:
         if past.parts:
             async with closing(history.changes(past)) as parts:
                 changes = tuple([change async for part in parts for change in part])
-        return Transaction(past.sequence, changes, cs.base, cs.sequences, cs.origin is None)
+        return self._of(past, cs.with_changes(changes))
+
+    def _of(self, past: Past, cs: ChangeSet) -> Transaction:
+        return Transaction(
+            past.sequence,
+            cs.changes,
+            cs.base,
+            cs.sequences,
+            existing=cs.origin is None,
+            identify=cs.identify or self._database.options.commit.identify,
+        )
 
     # --- into the database -----------------------------------------------------------
 
@@ -246,9 +263,7 @@ class _Undo:
                 or any(c.operation is Operation.SQL for c in cs.changes)
             ):
                 raise _PlanAgain
-            self._planner.feed(
-                Transaction(past.sequence, cs.changes, cs.base, cs.sequences, cs.origin is None)
-            )
+            self._planner.feed(self._of(past, cs))
         if self._planner.window < self._window:
             raise _PlanAgain
 

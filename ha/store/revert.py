@@ -16,20 +16,8 @@ from typing import Any
 import apsw
 
 from ha.core.errors import Code, HaError
-from ha.core.undo import (
-    Image,
-    Key,
-    Obstacle,
-    ObstacleKind,
-    Plan,
-    SchemaChange,
-    Shape,
-    Special,
-    Wanted,
-    describe,
-    fold_name,
-    same_row,
-)
+from ha.core.touches import Image, Key, Shape, Special, fold_name, same_row
+from ha.core.undo import Obstacle, ObstacleKind, Plan, SchemaChange, Wanted, describe
 from ha.core.values import Value
 from ha.store.connection import Connection
 from ha.store.ddl import Ddl, read_ddl
@@ -40,6 +28,7 @@ from ha.store.tokens import quote
 
 MOST_OBSTACLES = 100
 """Obstacles that are listed; there may be more."""
+_COLLATIONS = ("BINARY", "NOCASE", "RTRIM")
 _ACTIONS = {"CREATE": "create", "DROP": "drop", "ALTER": "alter"}
 
 
@@ -76,6 +65,7 @@ def shape_of(connection: Connection, table: str) -> Shape | None:
         without_rowid=info.without_rowid,
         blobs=tuple(i for i, d in enumerate(info.declared) if is_blob_type(d)),
         virtual=info.owner,
+        unique=_unique_indexes(connection.raw, info),
     )
 
 
@@ -347,6 +337,25 @@ class _Table:
             and type(present.values[i]) is type(before.values[i])
             for i in self._unique
         )
+
+
+def _unique_indexes(
+    raw: apsw.Connection, info: TableInfo
+) -> tuple[tuple[tuple[int, str], ...], ...] | None:
+    """For :attr:`Shape.unique`."""
+    out: list[tuple[tuple[int, str], ...]] = []
+    rows: list[Any] = raw.execute(
+        "SELECT name, partial FROM pragma_index_list(?, 'main') WHERE \"unique\"", (info.name,)
+    ).fetchall()
+    for index, partial in rows:
+        columns: list[Any] = raw.execute(
+            "SELECT name, coll FROM pragma_index_xinfo(?, 'main') WHERE key ORDER BY seqno",
+            (index,),
+        ).fetchall()
+        if partial or any(n not in info.columns or c not in _COLLATIONS for n, c in columns):
+            return None
+        out.append(tuple((info.columns.index(name), coll) for name, coll in columns))
+    return tuple(out)
 
 
 def _unique_columns(raw: apsw.Connection, info: TableInfo) -> frozenset[int] | None:
