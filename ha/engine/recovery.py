@@ -55,7 +55,7 @@ async def _recover(database: Database, missing: int | None, rebased: bool) -> in
             if _serves(info, applied, missing):
                 assert info is not None
                 database.committer.fall_behind(f"the snapshot at {info.sequence} is being loaded")
-                await replace_by_snapshot(database, info)
+                await replace_by_snapshot(database)
                 continue
             behind = missing or await _forgotten_position(database, state, applied)
             if behind is None:
@@ -111,9 +111,9 @@ async def _forgotten_position(database: Database, state: LogState, applied: int)
     return best if best > applied else None
 
 
-async def replace_by_snapshot(database: Database, info: SnapshotInfo) -> None:
+async def replace_by_snapshot(database: Database) -> None:
     """Put the newest snapshot in the file's place, under running sessions."""
-    path = await fetch_snapshot(database)
+    path, info = await fetch_snapshot(database)
     epoch = database.fold.position.epoch
     assert epoch is not None
     await put_in_place(database, path, info, epoch)

@@ -55,7 +55,7 @@ async def _adopt(database: Database) -> int:
                 " POST /replications/rebase",
             )
         if info is not None:
-            path = await fetch_snapshot(database)
+            path, info = await fetch_snapshot(database)
             await put_in_place(database, path, info, state.epoch)
             logger.warning("%s adopted the snapshot at %d", database.id, info.sequence)
         elif await _is_whole(database, state):

@@ -21,7 +21,7 @@ from ha.engine.iterating import closing
 from ha.engine.runtime import Runtime
 from ha.log.api import Broker, Log, LogError, LogState, WrongLast
 from ha.store import content, control
-from ha.store.copying import copy_chunks, position_of, receive, restore
+from ha.store.copying import copy_chunks, position_of, receive
 from ha.store.file import Store
 
 if TYPE_CHECKING:
@@ -145,7 +145,8 @@ async def load_snapshot(
                     break
             logger.info("waiting for a snapshot of %s", database_id)
             await trio.sleep(0.5)
-    info = await newest_of(log, broker, database_id)
+    path = _incoming(store)
+    info = await _fetch(log, broker, database_id, path, runtime)
     if info is None:
         raise HaError(
             Code.UNAVAILABLE,
@@ -153,17 +154,37 @@ async def load_snapshot(
             " came before",
             hint="start a node that still has the database; it publishes a snapshot",
         )
-    async with closing(broker.get_snapshot(database_id)) as chunks:
-        await restore(store, chunks, runtime.run_in_thread)
+    store.replace_by(path)
     settle_position(store, log.subject, info, state.epoch)
 
 
-async def fetch_snapshot(database: Database) -> str:
+async def fetch_snapshot(database: Database) -> tuple[str, SnapshotInfo]:
     """The newest snapshot in a file beside the database's, whole. Raises LogError, OSError."""
-    path = database.store.path + ".incoming"
-    async with closing(database.broker.get_snapshot(database.id)) as chunks:
-        await receive(path, chunks, database.runtime.run_in_thread)
-    return path
+    path = _incoming(database.store)
+    info = await _fetch(database.log, database.broker, database.id, path, database.runtime)
+    if info is None:
+        raise LogError(f"there is no snapshot of {database.id} any more")
+    return path, info
+
+
+def _incoming(store: Store) -> str:
+    return store.path + ".incoming"
+
+
+async def _fetch(
+    log: Log, broker: Broker, database_id: str, path: str, runtime: Runtime
+) -> SnapshotInfo | None:
+    """Write the newest snapshot of the log to ``path``, and tell what it is; None if there is none.
+
+    Another one may take its place between the look at its headers and the reading: then it is
+    read again, so that a file is never taken for one at another position.
+    """
+    while (info := await newest_of(log, broker, database_id)) is not None:
+        async with closing(broker.get_snapshot(database_id)) as chunks:
+            await receive(path, chunks, runtime.run_in_thread)
+        if await newest(broker, database_id) == info:
+            break
+    return info
 
 
 def settle_position(store: Store, subject: str, info: SnapshotInfo, epoch: str) -> None:

@@ -27,7 +27,7 @@ from ha.store.outbox import Outbox
 from ha.store.parse import CONTROL_TABLES
 
 if TYPE_CHECKING:
-    from ha.store.file import Store
+    pass
 
 CHUNK = 128 * 1024
 _PAGES_A_STEP = 1_024
@@ -160,10 +160,3 @@ async def receive(path: str, chunks: AsyncIterator[bytes], run_in_thread: RunInT
             await run_in_thread(partial(file.write, chunk))
         file.flush()
         await run_in_thread(lambda: os.fsync(file.fileno()))
-
-
-async def restore(store: Store, chunks: AsyncIterator[bytes], run_in_thread: RunInThread) -> None:
-    """Replace the store's file by ``chunks``, whole or not at all."""
-    incoming = store.path + ".incoming"
-    await receive(incoming, chunks, run_in_thread)
-    store.replace_by(incoming)

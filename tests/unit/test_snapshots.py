@@ -13,12 +13,14 @@ import trio
 from trio.testing import MockClock
 
 from ha.core.errors import Code, HaError
+from ha.engine import snapshots
 from ha.engine.committer import CommitOptions
 from ha.engine.database import DatabaseOptions
-from ha.engine.snapshots import SnapshotOptions
+from ha.engine.snapshots import SnapshotInfo, SnapshotOptions
 from ha.log.api import LogError
 from ha.log.memory import MemoryBroker, MemoryStream
 from ha.store.copying import Copy
+from ha.store.file import Store
 from tests.support.cluster import OPTIONS, TestNode, open_node, settle
 from tests.support.dump import dump
 
@@ -110,6 +112,43 @@ async def test_a_node_begins_by_a_snapshot_when_the_log_has_forgotten_its_beginn
             assert content(two) == content(one)
             await two.run("INSERT INTO t VALUES (3)")
             await settle([one, two])
+            assert content(two) == content(one)
+
+
+async def test_a_snapshot_replaced_while_it_is_loaded_is_taken_for_what_it_is(
+    stream: MemoryStream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with node(stream) as one:
+        await one.run("CREATE TABLE t(x)")
+        await one.run("INSERT INTO t VALUES (1)")
+        await one.database.snapshots.take()
+        stream.drop_before(stream.last)
+        await one.run("INSERT INTO t VALUES (2)")
+        read = MemoryBroker.get_snapshot
+        replaced = False
+
+        async def get_snapshot(broker: MemoryBroker, database_id: str) -> AsyncIterator[bytes]:
+            nonlocal replaced
+            if not replaced:
+                replaced = True
+                await one.database.snapshots.take()
+            async for chunk in read(broker, database_id):
+                yield chunk
+
+        monkeypatch.setattr(MemoryBroker, "get_snapshot", get_snapshot)
+        positions: list[int] = []
+        settle_position = snapshots.settle_position
+
+        def settled(store: Store, subject: str, info: SnapshotInfo, epoch: str) -> None:
+            settle_position(store, subject, info, epoch)
+            positions.append(info.sequence)
+            assert dump(store.path) == content(one)
+
+        monkeypatch.setattr(snapshots, "settle_position", settled)
+        async with node(stream, "n2") as two:
+            await settle([one, two])
+            assert replaced
+            assert positions == [one.database.committer.applied]
             assert content(two) == content(one)
 
 
