@@ -9,6 +9,7 @@ import trio
 
 from bench import apply, engine, http, operating, postgres, protocols
 from bench.report import Report
+from ha.cli.garbage import collect_seldom
 
 PARTS = ("engine", "http", "protocols", "postgres", "apply", "operating")
 OUT = Path(__file__).parent / "out"
@@ -31,6 +32,7 @@ def main() -> None:
             parser.error(f"no such part: {part}; there are {', '.join(PARTS)}")
     report = Report()
     if "engine" in parts:
+        collect_seldom()  # as `ha` does
         trio.run(engine.run, report, arguments.seconds)
     if "http" in parts:
         http.run(report, arguments.seconds)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import os
 import signal
@@ -80,12 +79,10 @@ def _serve(config: Config) -> int:
     import trio
 
     from ha import node
+    from ha.cli.garbage import collect_seldom
     from ha.cli.signals import Service
 
-    # A node makes many objects that live until an answer is sent, and hardly any cycles: looking
-    # for these as often as Python does by default takes a third of a long list of inserts.
-    gc.freeze()
-    gc.set_threshold(20_000, 20, 50)
+    collect_seldom()
     service = Service(node.run, config)
     try:
         trio.run(service.main)
