@@ -329,7 +329,7 @@ class Oracle:
         if rowid is not None and self._fits(table, new, rowid):
             self._write(table, new, rowid)
             return
-        former = self._find(row, new, rowid)
+        former = self._former(row, new, rowid)
         if former is not None:
             self._delete_at(table, former)
         if row.mode != "rowid":
@@ -338,6 +338,13 @@ class Oracle:
         elif rowid is None:
             rowid = self._next(table)
         self._write(table, new, rowid)
+
+    def _former(self, row: _Row, new: dict[str, Any], rowid: int | None) -> int | None:
+        """Under ``full`` an equal row elsewhere is another row."""
+        if row.mode != "full":
+            return self._find(row, new, rowid)
+        found = None if rowid is None else self._find(row, new, rowid)
+        return found if found == rowid else None
 
     def _fits(self, table: _Table, new: dict[str, Any], rowid: int) -> bool:
         self.db.execute("SAVEPOINT fits")

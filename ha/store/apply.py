@@ -21,7 +21,8 @@ table, a view, a virtual table (its shadow tables yes), nor ``sqlite_`` tables o
   table whose columns hide it: by all old values, as ``full``.
 
 **INSERT.** If it fits, as it is, with its rowid. Else it replaces: the row of the same identity
-and all rows that clash on a UNIQUE index or on the INTEGER PRIMARY KEY vanish. Where the rowid
+and all rows that clash on a UNIQUE index or on the INTEGER PRIMARY KEY vanish (under ``full``
+only a row with the message's rowid is the same, equal ones elsewhere are others). Where the rowid
 is no part of the identity, it is the message's if that is free, else the replaced row's, else
 the next after the greatest (if that is 2^63-1: the lowest free one from 1).
 

@@ -450,6 +450,18 @@ def test_identify_full_inserts_beside_another_row() -> None:
     assert rows(folded, "SELECT rowid, a FROM t") == [(1, "x"), (2, "y")]
 
 
+def test_identify_full_leaves_equal_rows_elsewhere_when_an_insert_finds_its_rowid_taken() -> None:
+    reader = reader_of("CREATE TABLE t(a)")
+    reader.db.execute("INSERT INTO t VALUES ('x'), ('y'), ('x')")
+    insert = row(INSERT, "a", new=("x",), rowids=(None, 2))
+    reader.apply(message(insert), Identify.FULL)
+    assert rows(reader, "SELECT rowid, a FROM t") == [(1, "x"), (2, "y"), (3, "x"), (4, "x")]
+    # at its own place it is the same row, and so is there once
+    insert = row(INSERT, "a", new=("x",), rowids=(None, 3))
+    reader.apply(message(insert), Identify.FULL)
+    assert rows(reader, "SELECT rowid, a FROM t") == [(1, "x"), (2, "y"), (3, "x"), (4, "x")]
+
+
 @pytest.mark.parametrize("identify", list(Identify))
 def test_without_rowid_is_by_key_always(identify: Identify) -> None:
     race = Race("CREATE TABLE t(id PRIMARY KEY, a) WITHOUT ROWID", "INSERT INTO t VALUES (1, 1)")
