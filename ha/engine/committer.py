@@ -176,6 +176,10 @@ class Committer:
         self._rebased = False
         self.severed: str | None = None
         self.applied = fold.position.applied
+        self.end_seen = 0
+        """The last message that the log held when this node came, or came back, to it. Until the
+        file contains it nothing is executed that others would have to lose to: what ran on an
+        older state would overwrite writes that were acknowledged before it began."""
         self.applied_time_ns = 0
         """The broker's time of the last message applied in this process."""
         self.taps: list[Tap] = []
@@ -435,14 +439,15 @@ class Committer:
                 await self._sleep(self._opening_until())
 
     def _must_wait(self) -> bool:
-        """Is there work that needs the log, which is not in reach (or has to take others first)?"""
+        """Is there work that needs the log, which is not in reach (or has others first)?"""
         if not self._queue and not self._turns:
             return False
+        apart = not self._log.connected or self.applied < self.end_seen
         if self._relay is None:
-            return not self._log.connected
+            return apart
         if self._turns or not self._queue[0].drains:
             return False
-        return not self._log.connected or self._relay.outbox.depth > 0
+        return apart or self._relay.outbox.depth > 0
 
     def _signal_position(self) -> None:
         self._position_changed.set()
@@ -455,9 +460,13 @@ class Committer:
             self._turns.popleft().deny(error)
 
     async def _wait_for_log(self) -> None:
-        deadline = self._fail_late(
-            f"the log was not in reach for {self._options.publish_timeout:g} s"
-        )
+        seconds = f"{self._options.publish_timeout:g} s"
+        if self._log.connected and self.applied < self.end_seen:
+            why = f"still catching up with the log after {seconds}, at {self.applied}"
+            why += f" of {self.end_seen}"
+        else:
+            why = f"the log was not in reach for {seconds}"
+        deadline = self._fail_late(why)
         if deadline < inf:
             await self._sleep(deadline)
 
@@ -1310,7 +1319,7 @@ class Committer:
 
     async def _verify_identity(self) -> None:
         try:
-            await check_identity(self._log, self._fold.position)
+            state = await check_identity(self._log, self._fold.position)
         except Mismatch as mismatch:
             self._verify = False
             self.sever(str(mismatch))
@@ -1318,6 +1327,7 @@ class Committer:
             await self._sleep(trio.current_time() + 0.2)
         else:
             self._verify = False
+            self.end_seen = state.subject_last
             if self._relay is not None:
                 self._relay.again()
             now = trio.current_time()
@@ -1357,12 +1367,13 @@ class Committer:
         reset = self._reset
         while self.severed is None:
             try:
-                await check_identity(self._log, self._fold.position)
+                state = await check_identity(self._log, self._fold.position)
             except Mismatch as mismatch:
                 self.sever(str(mismatch))
             except LogError:
                 await trio.sleep(0.2)
             else:
+                self.end_seen = state.subject_last
                 if reset is not None and reset.reason is ResetReason.TRUNCATED:
                     await self._recover_from(reset)
                 break
@@ -1390,6 +1401,8 @@ class Committer:
         self._skips.clear()
         self._reset = None
         self._resume_after = 0
+        self.end_seen = 0  # of the log as it was
+        self._verify = True
         self._moved(self._fold.position.applied, schema=True)
         self._notify()
 

@@ -160,6 +160,7 @@ class Database:
             database = cls(database_id, store, log, broker, options, runtime)
             if joined.severed is not None:
                 database.committer.sever(joined.severed)
+            database.committer.end_seen = joined.last
             return database
         except apsw.Error as error:
             raise from_sqlite(error) from error

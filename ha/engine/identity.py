@@ -7,7 +7,7 @@ silence.
 
 from __future__ import annotations
 
-from ha.log.api import Log
+from ha.log.api import Log, LogState
 from ha.store.control import Position, digest_of
 
 
@@ -15,11 +15,11 @@ class Mismatch(Exception):
     """The file and the log do not belong together (any more); the text says why."""
 
 
-async def check_identity(log: Log, position: Position) -> None:
-    """Raises Mismatch, or LogError when the broker does not answer."""
-    if position.epoch is None:
-        return
+async def check_identity(log: Log, position: Position) -> LogState:
+    """What the log holds. Raises Mismatch, or LogError when the broker does not answer."""
     state = await log.state()
+    if position.epoch is None:
+        return state
     if state.epoch != position.epoch:
         raise Mismatch("the stream was made anew: it is not the log that this file follows")
     if state.last < position.applied:
@@ -28,10 +28,11 @@ async def check_identity(log: Log, position: Position) -> None:
             " the broker has lost or dropped messages that it had acknowledged"
         )
     if position.applied == 0:
-        return
+        return state
     entry = await log.entry(position.applied)
     if entry is not None:
         if position.digest is not None and digest_of(entry.payload) != position.digest:
             raise Mismatch(f"the message at {position.applied} is not the one that was applied")
     elif state.subject_first and state.subject_first < position.applied:
         raise Mismatch(f"the message at {position.applied} is missing in the middle of the log")
+    return state

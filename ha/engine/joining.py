@@ -33,9 +33,11 @@ LOCAL_EPOCH = "local"
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """``severed``: why the file must not follow the log, None if it may."""
+    """``severed``: why the file must not follow the log, None if it may. ``last``: the sequence of
+    the last message that the log held then, 0 if none."""
 
     severed: str | None = None
+    last: int = 0
 
 
 async def join(
@@ -110,7 +112,7 @@ async def _join(
                 await check_identity(log, position)
             except Mismatch as mismatch:
                 return Joined(severed=str(mismatch))
-            return Joined()
+            return Joined(last=state.subject_last)
         empty = content.is_empty(store.executor.raw)
         if state.subject_last == 0:
             follows = position.epoch is not None and position.epoch != LOCAL_EPOCH
@@ -123,27 +125,27 @@ async def _join(
                 if not empty:
                     raise _not_its_log(log.subject)
                 await load_snapshot(store, database_id, broker, log, state, runtime)
-                return Joined()
+                return Joined(last=state.subject_last)
             if await _open_log(
                 store, database_id, node, broker, log, runtime, state,
                 empty=empty or standalone, timeout=timeout,
             ):  # fmt: skip
-                return Joined()
+                return Joined(last=state.subject_last)
             continue
         if not empty:
             if since_ns is not None:
                 await _join_since(store, log, state, since_ns)
             else:
                 await _adopt_equal(store, log, state)
-            return Joined()
+            return Joined(last=state.subject_last)
         if policy.start is not Start.ALL:
             await _join_by_policy(store, log, state, policy)
-            return Joined()
+            return Joined(last=state.subject_last)
         if from_snapshot and await _has_snapshot(broker, database_id, log):
             await load_snapshot(store, database_id, broker, log, state, runtime)
         else:
             await _join_from_start(store, database_id, broker, log, state, runtime)
-        return Joined()
+        return Joined(last=state.subject_last)
 
 
 async def _has_snapshot(broker: Broker, database_id: str, log: Log) -> bool:

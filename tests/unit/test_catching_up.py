@@ -1,0 +1,145 @@
+"""A node writes once it contains what its log held when it came, or came back, to it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from ha.core.errors import Code, HaError
+from ha.log.api import Entry
+from ha.log.memory import MemoryBroker, MemoryStream, MemorySubscription
+from tests.support.cluster import OPTIONS, open_node, settle
+
+PATIENT = replace(OPTIONS, commit=replace(OPTIONS.commit, publish_timeout=2.0))
+
+
+class Slow:
+    """While it is on, no message reaches a subscription of the node."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, node: str) -> None:
+        self.on = True
+        self._waiting: set[MemorySubscription] = set()
+        receive_nowait = MemorySubscription.receive_nowait
+
+        def receive(subscription: MemorySubscription) -> Sequence[Entry]:
+            if self.on and subscription._broker.node == node:
+                self._waiting.add(subscription)
+                return []
+            return receive_nowait(subscription)
+
+        monkeypatch.setattr(MemorySubscription, "receive_nowait", receive)
+
+    def end(self) -> None:
+        self.on = False
+        for subscription in self._waiting:
+            subscription.wake()
+
+
+@pytest.fixture
+async def stream(tmp_path: Path) -> MemoryStream:
+    """A counter at 3, of which the file of n1 holds 0."""
+    stream = MemoryStream(epoch="test")
+    async with (
+        MemoryBroker(stream, node="n1") as broker,
+        open_node("n1", broker, tmp_path / "ha.db") as node,
+    ):
+        await node.run("CREATE TABLE counter(n)")
+        await node.run("INSERT INTO counter VALUES (0)")
+    async with MemoryBroker(stream, node="n2") as broker, open_node("n2", broker) as node:
+        await settle([node])
+        for _ in range(3):
+            await node.run("UPDATE counter SET n = n + 1")
+    return stream
+
+
+async def test_what_a_node_writes_at_once_has_seen_what_it_wrote_before(
+    stream: MemoryStream,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    autojump_clock: MockClock,
+) -> None:
+    slow = Slow(monkeypatch, "n1")
+    async with (
+        MemoryBroker(stream, node="n1") as broker,
+        open_node("n1", broker, tmp_path / "ha.db", seed=1) as node,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(node.run, "UPDATE counter SET n = n + 1")
+        session = node.session()
+        await session.execute("BEGIN")
+        nursery.start_soon(session.execute, "UPDATE counter SET n = n + 10")
+        await trio.sleep(1)
+        slow.end()
+        await trio.testing.wait_all_tasks_blocked()
+        await session.execute("COMMIT")
+        await settle([node])
+        assert await node.rows("SELECT n FROM counter") == [(14,)]
+
+
+async def test_what_a_node_writes_when_it_is_back_has_seen_what_others_wrote(
+    stream: MemoryStream,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    autojump_clock: MockClock,
+) -> None:
+    slow = Slow(monkeypatch, "n1")
+    slow.on = False
+    async with (
+        MemoryBroker(stream, node="n1") as broker,
+        MemoryBroker(stream, node="n2") as other,
+        open_node("n1", broker, tmp_path / "ha.db", seed=1) as one,
+        open_node("n2", other, seed=1) as two,
+    ):
+        await settle([one, two])
+        slow.on = True
+        broker.connected = False
+        await two.run("UPDATE counter SET n = n + 1")
+        broker.connected = True
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(one.run, "UPDATE counter SET n = n + 1")
+            await trio.sleep(1)
+            slow.end()
+        assert await one.rows("SELECT n FROM counter") == [(5,)]
+
+
+async def test_who_waits_too_long_for_a_node_to_catch_up_is_told_that_nothing_was_written(
+    stream: MemoryStream,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    autojump_clock: MockClock,
+) -> None:
+    slow = Slow(monkeypatch, "n1")
+    async with (
+        MemoryBroker(stream, node="n1") as broker,
+        open_node("n1", broker, tmp_path / "ha.db", seed=1, options=PATIENT) as node,
+    ):
+        with pytest.raises(HaError) as caught:
+            await node.run("UPDATE counter SET n = n + 1")
+        assert caught.value.code is Code.NOT_WRITTEN
+        assert caught.value.message == "still catching up with the log after 2 s, at 3 of 6"
+        slow.end()
+        await node.run("UPDATE counter SET n = n + 1")
+        assert await node.rows("SELECT n FROM counter") == [(4,)]
+
+
+async def test_an_asynchronous_node_does_not_wait(
+    stream: MemoryStream,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    autojump_clock: MockClock,
+) -> None:
+    slow = Slow(monkeypatch, "n1")
+    options = replace(OPTIONS, commit=replace(OPTIONS.commit, asynchronous=True))
+    async with (
+        MemoryBroker(stream, node="n1") as broker,
+        open_node("n1", broker, tmp_path / "ha.db", seed=1, options=options) as node,
+    ):
+        await node.run("UPDATE counter SET n = n + 1")
+        assert await node.rows("SELECT n FROM counter") == [(1,)]
+        slow.end()
+        await settle([node])
