@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import h2.connection
+import h2.errors
 import h2.events
 import h2.settings
 import httpx
@@ -22,7 +23,7 @@ from ha.wire.http import app as front
 from ha.wire.http.app import create_app
 from ha.wire.http.asgi import Application, Receive, Scope, Send
 from ha.wire.http.connection import Timeouts
-from ha.wire.http.server import Address, Tls
+from ha.wire.http.server import Address, Tls, serve
 from tests.support.fake_session import FakeSessions
 from tests.support.http_server import client_of, serving
 
@@ -344,6 +345,86 @@ async def test_a_client_that_does_not_read_holds_up_no_end(way: str) -> None:
             if way == "cancel":
                 scope.cancel()
     await stream.aclose()
+
+
+async def stopping(app: Application, stop: trio.Event, task_status: Any, **options: Any) -> None:
+    await serve(
+        app,
+        host="127.0.0.1",
+        port=0,
+        shutdown_trigger=stop.wait,
+        task_status=task_status,
+        **options,
+    )
+
+
+@pytest.mark.parametrize("speaks", ["1.1", "2"])
+async def test_who_connects_while_the_server_shuts_down_gets_an_answer(
+    app: Application, speaks: str
+) -> None:
+    """Accepted or still in the backlog: its first request is on its way."""
+    stop = trio.Event()
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            (address,) = await nursery.start(lambda task_status: stopping(app, stop, task_status))
+            accepted = await connect(address)
+            await trio.testing.wait_all_tasks_blocked(0.05)
+            stop.set()
+            waiting = await connect(address)  # nobody has run since: the kernel said yes
+            await trio.testing.wait_all_tasks_blocked(0.05)
+            with pytest.raises(OSError):
+                await connect(address)
+            for stream in (accepted, waiting):
+                if speaks == "1.1":
+                    await stream.send_all(POST)
+                    assert b'"rows":[[1]]' in await receive_all(stream)
+                else:
+                    client = Http2Client(stream)
+                    await client.start()
+                    await client.request(1, b"/healthz", method=b"GET", end=True)
+                    reset = await client.until(h2.events.StreamReset, 1)
+                    assert reset.error_code is h2.errors.ErrorCodes.REFUSED_STREAM
+                await stream.aclose()
+
+
+async def test_a_client_that_says_nothing_holds_up_no_end(app: Application) -> None:
+    with trio.fail_after(5):
+        async with serving(app, timeouts=Timeouts(farewell=0.05)) as address:
+            silent, greets = await connect(address), await connect(address)
+            await greets.send_all(PREFACE)
+            await trio.testing.wait_all_tasks_blocked(0.05)
+    for stream in (silent, greets):
+        await stream.aclose()
+
+
+async def test_a_client_of_http2_is_told_before_the_end_and_keeps_what_was_said() -> None:
+    """The server waits for it to close: what it sends meanwhile must not cost it an answer."""
+    sessions = FakeSessions()
+    goes_on = trio.Event()
+
+    async def slow(sql: str) -> None:
+        await goes_on.wait()
+
+    sessions.on_statement = slow
+    stop = trio.Event()
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            (address,) = await nursery.start(
+                lambda task_status: stopping(create_app(sessions), stop, task_status)
+            )
+            client = Http2Client(await connect(address))
+            await client.start()
+            await client.request(1, b"/?sql=SELECT+1", method=b"POST", end=False)
+            client.h2.send_data(1, QUERY, end_stream=True)
+            await client.flush()
+            await trio.testing.wait_all_tasks_blocked(0.05)
+            stop.set()
+            goes_on.set()
+            await client.until(h2.events.StreamEnded, 1)
+            await client.stream.send_all(b"\0" * 1000)
+            await trio.testing.wait_all_tasks_blocked(0.05)
+            await client.stream.send_all(b"\0" * 1000)  # nobody has reset the connection
+            await client.stream.aclose()
 
 
 async def test_an_unread_body_leaves_nothing_behind() -> None:

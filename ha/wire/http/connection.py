@@ -39,12 +39,15 @@ class Timeouts:
     """In seconds. ``idle``: between requests, and until the headers of the next are whole.
     ``stall``: a write of which the client takes nothing. ``linger``: how long what a client
     still sends is thrown away after an answer that came before the end of its request: closing
-    at once could destroy that answer on its way."""
+    at once could destroy that answer on its way. ``farewell``: when the server shuts down, how
+    long a client that has just connected has for its first request, and one that speaks HTTP/2
+    for closing the connection itself."""
 
     handshake: float = 30.0
     idle: float = 75.0
     stall: float = 30.0
     linger: float = 5.0
+    farewell: float = 1.0
 
 
 class Connection:
@@ -68,6 +71,7 @@ class Connection:
         self._write_lock = trio.Lock()
         self._held = b""
         self._idle = True
+        self._used = False
         self._headers_sent = False
         self._ending = False
 
@@ -92,7 +96,15 @@ class Connection:
     def close_when_idle(self) -> None:
         """The server shuts down: no further request."""
         if self._idle:
+            self._wind_up()
+
+    def _wind_up(self) -> None:
+        """Nothing is under way. The first request of a new connection may be on its way; without
+        an answer its client could not know whether it was obeyed."""
+        if self._used:
             self._reading.cancel()
+        else:
+            self._reading.deadline = trio.current_time() + self._timeouts.farewell
 
     async def _serve(self) -> None:
         stream = self._stream
@@ -124,6 +136,8 @@ class Connection:
             self._set_idle(True)
             with self._reading:
                 await self._read(common)
+            if isinstance(self._protocol, Http2) and self._context.terminated.is_set():
+                await self._take_leave(self._protocol)
             await self._protocol.handle(Closed())
         with trio.move_on_after(self._timeouts.stall):
             await stream.aclose()
@@ -139,6 +153,14 @@ class Connection:
             except H2CProtocolRequiredError as switch:  # Upgrade: h2c
                 await self._switch_to_http2(common, switch.headers, switch.settings, switch.data)
 
+    async def _take_leave(self, protocol: Http2) -> None:
+        """To close with something unread, or before the client has closed its streams, can cost
+        it the last answers. After GOAWAY it closes the connection itself."""
+        await protocol.say_goodbye()
+        with trio.move_on_after(self._timeouts.farewell):
+            while await self._stream.receive_some(_RECEIVE_BYTES):
+                pass
+
     async def _switch_to_http2(
         self,
         common: tuple[Any, ...],
@@ -151,6 +173,7 @@ class Connection:
         if data:
             await protocol.handle(RawData(data))
         if protocol.idle:  # the words that brought us here were taken for a request
+            self._used = False
             self._set_idle(True)
 
     async def _send(self, event: Event) -> None:
@@ -202,10 +225,11 @@ class Connection:
         if self._ending:
             return
         if not idle:
+            self._used = True
             self._headers_sent = False
             self._reading.deadline = float("inf")
         elif self._context.terminated.is_set():
-            self._reading.cancel()
+            self._wind_up()
         else:
             self._reading.deadline = trio.current_time() + self._timeouts.idle
 

@@ -53,6 +53,10 @@ class Http2(H2Protocol):
         for event in events:
             if isinstance(event, h2.events.DataReceived):
                 await self._take_data(event)
+            elif isinstance(event, h2.events.RequestReceived) and self.context.terminated.is_set():
+                # Certain not to have been looked at: it may be sent again.
+                self.connection.reset_stream(event.stream_id, h2.errors.ErrorCodes.REFUSED_STREAM)
+                self.connection.close_connection()
             else:
                 await super()._handle_events([event])
         await self._flush()
@@ -101,6 +105,12 @@ class Http2(H2Protocol):
                 self.connection.reset_stream(request.stream_id, h2.errors.ErrorCodes.PROTOCOL_ERROR)
                 return
         await super()._create_stream(request)
+
+    async def say_goodbye(self) -> None:
+        """No further request is taken; the client can tell which were."""
+        with suppress(h2.exceptions.ProtocolError):
+            self.connection.close_connection()
+        await self._flush()
 
     async def flush(self) -> None:
         """Send what has become due, such as a window that was opened."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
+import socket
 import ssl
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -71,8 +73,8 @@ async def serve(
     those who begin with it (prior knowledge), or ask by ``Upgrade``.
 
     Then no connection is taken any more, idle ones are closed, and requests in flight have
-    ``grace`` seconds to finish. Raises OSError when the port cannot be had, or a file of
-    ``tls`` not be read.
+    ``grace`` seconds to finish; who has connected before still gets an answer. Raises OSError when
+    the port cannot be had, or a file of ``tls`` not be read.
     """
     tls_context = tls.context() if tls is not None else None
     listeners = await _listen(host, port)
@@ -81,15 +83,24 @@ async def serve(
     timeouts = timeouts or Timeouts()
     connections = _Connections()
 
-    async def handle(stream: trio.SocketStream) -> None:
+    def admit(stream: trio.SocketStream) -> Connection:
         byte_stream: ByteStream = stream
         if tls_context is not None:
             byte_stream = trio.SSLStream(
                 stream, tls_context, server_side=True, https_compatible=True
             )
         connection = Connection(byte_stream, app, config, context, timeouts)
-        with connections.holding(connection):
+        connections.add(connection)
+        return connection
+
+    async def serve_one(connection: Connection) -> None:
+        try:
             await connection.serve()
+        finally:
+            connections.discard(connection)
+
+    async def handle(stream: trio.SocketStream) -> None:
+        await serve_one(admit(stream))
 
     async with trio.open_nursery() as handlers:
         try:
@@ -99,7 +110,11 @@ async def serve(
                 )
                 task_status.started([_address(listener) for listener in listeners])
                 await shutdown_trigger()
+                backlogs = [_Backlog(listener) for listener in listeners]
                 accepting.cancel_scope.cancel()
+            for backlog in backlogs:
+                for stream in backlog.drain():
+                    handlers.start_soon(serve_one, admit(stream))
             await context.terminated.set()
             for connection in connections:
                 connection.close_when_idle()
@@ -118,6 +133,23 @@ async def serve(
             handlers.cancel_scope.cancel()
 
 
+class _Backlog:
+    """Clients of a listener to whom the kernel has said yes, and who wait to be taken. Closing
+    the listener would cut them off without a word."""
+
+    def __init__(self, listener: trio.SocketListener) -> None:
+        # A descriptor of its own: trio closes the other when nobody accepts any more.
+        self._socket = socket.socket(fileno=os.dup(listener.socket.fileno()))
+        self._socket.setblocking(False)
+
+    def drain(self) -> Iterator[trio.SocketStream]:
+        """The last ones; then the listener is closed."""
+        with self._socket, suppress(OSError):
+            while True:
+                client, _ = self._socket.accept()
+                yield trio.SocketStream(trio.socket.from_stdlib_socket(client))
+
+
 class _Connections:
     """Those that are open."""
 
@@ -131,15 +163,13 @@ class _Connections:
     def __len__(self) -> int:
         return len(self._open)
 
-    @contextmanager
-    def holding(self, connection: Connection) -> Iterator[None]:
+    def add(self, connection: Connection) -> None:
         self._open.add(connection)
-        try:
-            yield
-        finally:
-            self._open.discard(connection)
-            if not self._open:
-                self._none.set()
+
+    def discard(self, connection: Connection) -> None:
+        self._open.discard(connection)
+        if not self._open:
+            self._none.set()
 
     async def wait_for_none(self) -> None:
         while self._open:
