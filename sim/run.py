@@ -402,12 +402,17 @@ class _Judge:
         return problems
 
     def _invariants(self, fold: FoldHistory) -> list[str]:
+        # What was under way when an operator put another file into the log's place ran on the
+        # content that has gone, and counts on the one that came.
+        rebased = fold.rebased or fold.last + 1
         problems: list[str] = []
         for name in self._cluster.plan.workloads:
             workload = ALL[name]
             if not workload.watches:
                 continue
             for sequence, rows in fold.versions[workload.watches[0].name]:
+                if sequence >= rebased:
+                    break
                 wrong = workload.holds(rows)
                 if rows and wrong is not None:
                     problems.append(f"with one writing node, at {sequence}: {wrong}")

@@ -41,6 +41,7 @@ from ha.log.api import (
     Log,
     LogError,
     LogReset,
+    LogState,
     NotSent,
     Outgoing,
     Refused,
@@ -424,7 +425,7 @@ class Committer:
             elif self.problem is not None:
                 self._fail_waiting(self.problem)
                 await self._sleep()
-            elif self._relay is not None and self._fold.suffix.misplaced:
+            elif self._relay is not None and self._must_renumber():
                 await self._renumber(self._relay)
             elif self._must_wait():
                 await self._wait_for_log()
@@ -442,12 +443,22 @@ class Committer:
         """Is there work that needs the log, which is not in reach (or has others first)?"""
         if not self._queue and not self._turns:
             return False
-        apart = not self._log.connected or self.applied < self.end_seen
+        if self._log.connected and self._is_behind():
+            return True
         if self._relay is None:
-            return apart
+            return not self._log.connected
         if self._turns or not self._queue[0].drains:
             return False
-        return apart or self._relay.outbox.depth > 0
+        return not self._log.connected or self._relay.outbox.depth > 0
+
+    def _is_behind(self) -> bool:
+        return self.applied < self.end_seen
+
+    def _came_back(self, state: LogState) -> None:
+        """The log is in reach again. (Who writes without it need not wait for what came
+        meanwhile: that goes under what waits here.)"""
+        if self._relay is None:
+            self.end_seen = state.subject_last
 
     def _signal_position(self) -> None:
         self._position_changed.set()
@@ -461,7 +472,7 @@ class Committer:
 
     async def _wait_for_log(self) -> None:
         seconds = f"{self._options.publish_timeout:g} s"
-        if self._log.connected and self.applied < self.end_seen:
+        if self._log.connected and self._is_behind():
             why = f"still catching up with the log after {seconds}, at {self.applied}"
             why += f" of {self.end_seen}"
         else:
@@ -1124,6 +1135,10 @@ class Committer:
             logger.error("cannot read the outbox after %s: %s", error.message, problem)
             return True
 
+    def _must_renumber(self) -> bool:
+        """Not before all is read that a former process has published: it may have done so."""
+        return self._fold.suffix.misplaced and not self._is_behind()
+
     async def _renumber(self, relay: Relay) -> None:
         """What was published out of its place counts nowhere: publish it again."""
         connection = self._fold.connection
@@ -1141,7 +1156,8 @@ class Committer:
         relay.again()
 
     def _may_publish(self) -> bool:
-        return self._log.connected and not self._verify and self.problem is None
+        may = self._log.connected and not self._verify and self.problem is None
+        return may and not self._is_behind()
 
     def _answer(self, unit: Unit, sequence: int = 0) -> None:
         if unit.error is not None:
@@ -1327,7 +1343,7 @@ class Committer:
             await self._sleep(trio.current_time() + 0.2)
         else:
             self._verify = False
-            self.end_seen = state.subject_last
+            self._came_back(state)
             if self._relay is not None:
                 self._relay.again()
             now = trio.current_time()
@@ -1373,7 +1389,7 @@ class Committer:
             except LogError:
                 await trio.sleep(0.2)
             else:
-                self.end_seen = state.subject_last
+                self._came_back(state)
                 if reset is not None and reset.reason is ResetReason.TRUNCATED:
                     await self._recover_from(reset)
                 break

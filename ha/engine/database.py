@@ -197,6 +197,8 @@ class Database:
         connection = self.store.take_reader()
         try:
             return control.ignored(connection, first)
+        except apsw.Error as error:
+            raise connection.translated(error) from error
         finally:
             self.store.give_reader(connection)
 
@@ -269,10 +271,9 @@ class Database:
         misplaced = False
         if relay is not None:
             relay.reopen(Outbox(store.executor), store.connect(reading=True))
-            store.applier.execute("BEGIN IMMEDIATE")
-            applier = Applier(store.applier.raw, CONTROL_TABLES)
-            misplaced = relay.outbox.put_back(store.applier, waiting, applier)
-            store.applier.execute("COMMIT")
+            with store.applier.writing():
+                applier = Applier(store.applier.raw, CONTROL_TABLES)
+                misplaced = relay.outbox.put_back(store.applier, waiting, applier)
         self.fold = self._make_fold()
         self.fold.suffix.misplaced = misplaced
         self.committer.replaced(Executor(store.executor), self.fold)

@@ -215,10 +215,9 @@ async def _open_log(
         logger.warning("cannot open the log yet: %s", error)
         await trio.sleep(0.2)
         return False
-    connection.execute("BEGIN IMMEDIATE")
-    control.set_identity(connection, uuid, state.epoch)
-    control.set_position(connection, log.subject, ack.sequence, control.digest_of(payload))
-    connection.execute("COMMIT")
+    with connection.writing():
+        control.set_identity(connection, uuid, state.epoch)
+        control.set_position(connection, log.subject, ack.sequence, control.digest_of(payload))
     if not empty:
         logger.info("publishing the content of %s as the base of its log", database_id)
         await publish_snapshot(store, database_id, broker, log, runtime)
@@ -239,10 +238,11 @@ async def _adopt_equal(store: Store, log: Log, state: LogState) -> None:
     connection = store.executor
     if base.extra.get("digest") != content.digest(connection.raw):
         raise _not_its_log(log.subject)
-    connection.execute("BEGIN IMMEDIATE")
-    control.set_identity(connection, base.uuid, state.epoch)
-    control.set_position(connection, log.subject, entry.sequence, control.digest_of(entry.payload))
-    connection.execute("COMMIT")
+    with connection.writing():
+        control.set_identity(connection, base.uuid, state.epoch)
+        control.set_position(
+            connection, log.subject, entry.sequence, control.digest_of(entry.payload)
+        )
 
 
 def _not_its_log(subject: str) -> HaError:
@@ -263,10 +263,9 @@ async def _join_since(store: Store, log: Log, state: LogState, since_ns: int) ->
     position = control.position(connection, log.subject)
     before = position.applied or max(await log.sequence_at(since_ns) - 1, 0)
     uuid = await _uuid_of(log, state)
-    connection.execute("BEGIN IMMEDIATE")
-    control.set_identity(connection, uuid, state.epoch)
-    control.set_position(connection, log.subject, before, None)
-    connection.execute("COMMIT")
+    with connection.writing():
+        control.set_identity(connection, uuid, state.epoch)
+        control.set_position(connection, log.subject, before, None)
 
 
 async def _uuid_of(log: Log, state: LogState) -> str | None:
@@ -292,10 +291,9 @@ async def _join_by_policy(store: Store, log: Log, state: LogState, policy: Polic
         before = await log.sequence_at(policy.time_ns) - 1
     uuid = await _uuid_of(log, state)
     connection = store.executor
-    connection.execute("BEGIN IMMEDIATE")
-    control.set_identity(connection, uuid, state.epoch)
-    control.set_position(connection, log.subject, max(before, 0), None)
-    connection.execute("COMMIT")
+    with connection.writing():
+        control.set_identity(connection, uuid, state.epoch)
+        control.set_position(connection, log.subject, max(before, 0), None)
 
 
 async def _join_from_start(
@@ -321,6 +319,5 @@ async def _join_from_start(
         await load_snapshot(store, database_id, broker, log, state, runtime)
         return
     connection = store.executor
-    connection.execute("BEGIN IMMEDIATE")
-    control.set_identity(connection, None, state.epoch)
-    connection.execute("COMMIT")
+    with connection.writing():
+        control.set_identity(connection, None, state.epoch)

@@ -8,8 +8,10 @@ stream forgets a snapshot holds; and the positions of other nodes, which their c
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+import apsw
 import trio
 
 from ha.core.errors import Code, HaError
@@ -23,7 +25,8 @@ if TYPE_CHECKING:
     from ha.engine.database import Database
 
 logger = logging.getLogger(__name__)
-_RETRY_FIRST, _RETRY_LAST = 0.2, 5.0
+_RETRY_FIRST, _RETRY_LAST = 0.2, 5.0  # seconds, as are the others
+_DISK_RETRY = 0.5
 
 
 async def recover(database: Database, missing: int | None, rebased: bool = False) -> int:
@@ -131,15 +134,32 @@ async def put_in_place(
     )
     async with database.replacing.alone():
         await database.evict(error, for_good=False)
-        # From here to the end nothing waits, so nobody sees anything in between.
+        # From here to the end nothing waits, but for a disk that fails: nobody sees anything in
+        # between.
         waiting = database.take_outbox()
-        database.store.replace_by(path)
-        if info is not None:
-            settle_position(database.store, database.log.subject, info, epoch)
-        else:
-            connection = database.store.executor
-            control.ensure(connection, database.log.subject)
-            connection.execute("BEGIN IMMEDIATE")
-            control.set_identity(connection, None, epoch)
-            connection.execute("COMMIT")
-        database.reopen(waiting)
+        for step in (
+            lambda: database.store.replace_by(path),
+            lambda: _settle(database, info, epoch),
+            lambda: database.reopen(waiting),
+        ):
+            await _insist(database, step)
+
+
+async def _insist(database: Database, step: Callable[[], None]) -> None:
+    """There is no way back to the former file: try again until the disk works."""
+    while True:
+        try:
+            return step()
+        except (HaError, apsw.Error, OSError) as problem:
+            logger.error("the new file of %s cannot be used yet: %s", database.id, problem)
+            await trio.sleep(_DISK_RETRY)
+
+
+def _settle(database: Database, info: SnapshotInfo | None, epoch: str) -> None:
+    if info is not None:
+        settle_position(database.store, database.log.subject, info, epoch)
+        return
+    connection = database.store.executor
+    control.ensure(connection, database.log.subject)
+    with connection.writing():
+        control.set_identity(connection, None, epoch)

@@ -103,15 +103,10 @@ async def _rebase(database: Database) -> int:
         )
     )
     sequence, epoch = await _publish_base(database, payload)
-    connection.execute("BEGIN IMMEDIATE")
-    try:
+    with connection.writing():
         control.set_identity(connection, uuid, epoch)
         control.set_position(connection, database.log.subject, sequence, control.digest_of(payload))
         control.forget_places(connection, sequence)
-        connection.execute("COMMIT")
-    except BaseException:
-        connection.rollback()
-        raise
     database.fold.refresh()
     database.committer.resume()
     logger.warning("%s is the new base of its log, from %d on", database.id, sequence)

@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import apsw
 import trio
 
 from ha.core.errors import Code, HaError
@@ -192,11 +193,10 @@ def settle_position(store: Store, subject: str, info: SnapshotInfo, epoch: str) 
     connection = store.executor
     control.ensure(connection, subject)
     position = control.position(connection, subject)
-    connection.execute("BEGIN IMMEDIATE")
-    if position.applied != info.sequence:
-        control.set_position(connection, subject, info.sequence, None)
-    control.set_identity(connection, position.uuid, epoch)
-    connection.execute("COMMIT")
+    with connection.writing():
+        if position.applied != info.sequence:
+            control.set_position(connection, subject, info.sequence, None)
+        control.set_identity(connection, position.uuid, epoch)
 
 
 class Snapshots:
@@ -286,7 +286,7 @@ class Snapshots:
     async def _guard(self) -> None:
         """The base is never lost: by a start, nor by the age of messages."""
         await trio.sleep(self._chance() * self._options.jitter)
-        if not self._is_empty():
+        if not self._seems_empty():
             self.owe()
         while True:
             pause = _GUARD_LONGEST
@@ -318,12 +318,18 @@ class Snapshots:
                 return float("inf")  # it is forgotten already: the file has it, the log has not
         return (await database.log.now_ns() - self._uncovered[1]) / 1e9
 
-    def _is_empty(self) -> bool:
-        connection = self._database.store.take_reader()
+    def _seems_empty(self) -> bool:
+        """False if the disk does not tell."""
+        store = self._database.store
         try:
-            return content.is_empty(connection.raw)
-        finally:
-            self._database.store.give_reader(connection)
+            connection = store.take_reader()
+            try:
+                return content.is_empty(connection.raw)
+            finally:
+                store.give_reader(connection)
+        except (HaError, apsw.Error) as error:
+            logger.warning("%s cannot be read: %s", self._database.id, error)
+            return False
 
     async def _try(self) -> bool:
         """False if there is none for now."""

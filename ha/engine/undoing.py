@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping
 
+import apsw
 import trio
 
 from ha.core.changeset import ChangeSet, FormatError, Operation, decode
@@ -29,6 +30,7 @@ from ha.store import control
 from ha.store.connection import Connection
 from ha.store.executor import Executor
 from ha.store.revert import MOST_OBSTACLES, Reverter, prepare, schema_change, shape_of
+from ha.store.sqlite_errors import from_sqlite
 
 _TRIES = 5
 """Times that the plan is made from the start."""
@@ -118,6 +120,8 @@ class _Undo:
                 await self._submit(Executor(connection))
             finally:
                 committer.taps.remove(self._tap)
+        except apsw.Error as error:
+            raise from_sqlite(error) from error
         finally:
             connection.close()
         return self._report

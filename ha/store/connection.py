@@ -8,7 +8,7 @@ same statement takes the same way on every run.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import apsw
@@ -137,6 +137,17 @@ class Connection:
     def interrupt(self) -> None:
         """From any thread: the running statement ends with CANCELLED."""
         self.cancelled = True
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        """One transaction that may write: committed at the end, rolled back on an error."""
+        self.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self.execute("COMMIT")
+        except BaseException:
+            self.rollback()
+            raise
 
     def close(self) -> None:
         """Never raises: what the last connection cannot move from the WAL into the file now

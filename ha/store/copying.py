@@ -125,10 +125,9 @@ def take_back_suffix(path: str) -> None:
         outbox = Outbox(connection)
         if outbox.depth:
             applier = Applier(raw, CONTROL_TABLES)
-            connection.execute("BEGIN IMMEDIATE")
-            outbox.undo(connection, applier)
-            connection.execute("DELETE FROM ha_outbox")
-            connection.execute("COMMIT")
+            with connection.writing():
+                outbox.undo(connection, applier)
+                connection.execute("DELETE FROM ha_outbox")
     finally:
         raw.close(True)
 

@@ -192,12 +192,17 @@ class Store:
         return os.path.dirname(os.path.abspath(self.path)) if self.options.vfs is None else None
 
     def replace_by(self, path: str) -> None:
-        """Let the file at ``path`` take this one's place, before any client has seen it."""
+        """Let the file at ``path`` take this one's place, before any client has seen it.
+
+        Raises HaError or OSError when the disk fails; then it may be called again, and until that
+        has worked there is no open connection.
+        """
         self._close_all()
-        for suffix in ("-wal", "-shm"):
-            with contextlib.suppress(FileNotFoundError):
-                os.remove(self.path + suffix)
-        os.replace(path, self.path)
+        if os.path.exists(path):
+            for suffix in ("-wal", "-shm"):
+                with contextlib.suppress(FileNotFoundError):
+                    os.remove(self.path + suffix)
+            os.replace(path, self.path)
         self.generation += 1
         self._open()
 

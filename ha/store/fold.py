@@ -252,7 +252,7 @@ class Fold:
             return self._skip(entry) if skipped else self._one(entry)
         connection = self._connection
         suffix = self.suffix
-        transaction = outbox.transaction_of(connection, entry.message_id)
+        transaction = outbox.transaction_of(connection, entry.message_id, entry.payload)
         # What an interceptor makes of a message is not what executing it did.
         ours = transaction if self._interceptor is None else None
         if suffix.must_go(ours, outbox.first(connection)):

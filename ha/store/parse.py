@@ -192,8 +192,8 @@ def parse(connection: apsw.Connection, collector: Collector, sql: str) -> Parsed
         )
         return False
 
-    cursor = connection.cursor()
     try:
+        cursor = connection.cursor()
         # SQLite checks its copy of the schema when a statement runs, not when it is prepared.
         cursor.execute(_REFRESH).fetchall()
     except Exception as error:

@@ -50,6 +50,8 @@ def from_sqlite(error: BaseException) -> HaError:
         return error
     if isinstance(error, apsw.BindingsError):
         return HaError(Code.BAD_PARAMETERS, f"wrong number of parameters: {error}")
+    if isinstance(error, apsw.ConnectionClosedError):
+        return HaError(Code.UNAVAILABLE, "the database's file is being replaced", hint="try again")
     if isinstance(error, apsw.Error):
         return _from_result(error)
     if isinstance(error, UnicodeDecodeError):

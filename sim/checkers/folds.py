@@ -21,7 +21,8 @@ State = tuple[int, tuple[bytes, ...]]
 class FoldHistory:
     """``digests`` of the states that were asked for; ``versions``: a watch's answer from a
     sequence on; ``by_token``: the messages that bring a token in, in order. ``broken``: where a
-    message stands that no rule takes, and that nothing lets nodes pass over; 0: nowhere."""
+    message stands that no rule takes, and that nothing lets nodes pass over; ``rebased``: where an
+    operator first put another file into the log's place; 0: nowhere."""
 
     meanings: dict[int, Meaning] = field(default_factory=dict)
     digests: dict[State, str] = field(default_factory=dict)
@@ -30,6 +31,7 @@ class FoldHistory:
     content: Content = field(default_factory=dict)
     last: int = 0
     broken: int = 0
+    rebased: int = 0
 
     def counted(self, token: str) -> list[int]:
         """Where in the log the token's write took effect."""
@@ -73,6 +75,8 @@ def fold_log(
                 states.clear()
                 break
             history.meanings[sequence] = meaning
+            if meaning.kind == "base" and meaning.tables and not history.rebased:
+                history.rebased = sequence
             for token in sorted(meaning.tokens):
                 history.by_token.setdefault(token, []).append(meaning)
             if meaning.tables:

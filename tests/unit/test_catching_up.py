@@ -127,7 +127,39 @@ async def test_who_waits_too_long_for_a_node_to_catch_up_is_told_that_nothing_wa
         assert await node.rows("SELECT n FROM counter") == [(4,)]
 
 
-async def test_an_asynchronous_node_does_not_wait(
+async def test_an_asynchronous_node_waits_when_it_starts_and_not_when_it_is_back(
+    stream: MemoryStream,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    autojump_clock: MockClock,
+) -> None:
+    slow = Slow(monkeypatch, "n1")
+    options = replace(OPTIONS, commit=replace(OPTIONS.commit, asynchronous=True))
+    async with (
+        MemoryBroker(stream, node="n1") as broker,
+        open_node("n1", broker, tmp_path / "ha.db", seed=1, options=options) as node,
+        MemoryBroker(stream, node="n2") as other,
+        open_node("n2", other, seed=1) as two,
+    ):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(node.run, "UPDATE counter SET n = n + 1")
+            await trio.sleep(1)
+            slow.end()
+        assert await node.rows("SELECT n FROM counter") == [(4,)]
+        await settle([node, two])
+        slow.on = True
+        broker.connected = False
+        await node.run("UPDATE counter SET n = n + 1")
+        await two.run("UPDATE counter SET n = 9")
+        broker.connected = True
+        await node.run("UPDATE counter SET n = n + 1")
+        assert await node.rows("SELECT n FROM counter") == [(6,)]
+        slow.end()
+        await settle([node, two])
+        assert await node.rows("SELECT n FROM counter") == [(6,)]
+
+
+async def test_an_asynchronous_node_that_loses_the_log_while_it_starts_goes_on_without(
     stream: MemoryStream,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -139,7 +171,7 @@ async def test_an_asynchronous_node_does_not_wait(
         MemoryBroker(stream, node="n1") as broker,
         open_node("n1", broker, tmp_path / "ha.db", seed=1, options=options) as node,
     ):
+        broker.connected = False
         await node.run("UPDATE counter SET n = n + 1")
         assert await node.rows("SELECT n FROM counter") == [(1,)]
         slow.end()
-        await settle([node])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import apsw
 import pytest
 import trio
 from trio.testing import MockClock
@@ -13,6 +14,7 @@ from ha.core.errors import Code, HaError
 from ha.engine.repair import adopt, rebase
 from ha.log.api import Ack, LogError, Outgoing
 from ha.log.memory import MemoryBroker, MemoryStream
+from ha.store.file import Store
 from tests.support.cluster import TestNode, open_node, settle
 from tests.support.dump import dump
 from tests.unit.test_identity import lose_everything, lose_the_end, refuses
@@ -54,6 +56,40 @@ async def test_the_file_adopts_a_log_that_has_lost_its_end(
         await fill(one, 200, 1)
         await settle([one, two])
         assert dump(one.database.store.path) == dump(two.database.store.path)
+
+
+async def test_a_disk_that_fails_while_the_file_is_replaced_is_waited_for(
+    tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is no way back then. Until it works clients are told to try again."""
+    stream = MemoryStream(epoch="one")
+    path = tmp_path / "ha.db"
+    async with MemoryBroker(stream, node="n1") as broker, open_node("n1", broker, path) as node:
+        await node.run("CREATE TABLE t(x)")
+        await fill(node, 0, 5)
+    lose_the_end(stream)
+    async with MemoryBroker(stream, node="n1") as broker, open_node("n1", broker, path) as node:
+        await refuses(node, "")
+        raw = Store._raw
+        works = trio.current_time() + 5
+
+        def failing(store: Store) -> apsw.Connection:
+            if trio.current_time() < works:
+                raise HaError(Code.IO_ERROR, "disk I/O error")
+            return raw(store)
+
+        monkeypatch.setattr(Store, "_raw", failing)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(adopt, node.database)
+            await trio.sleep(3)
+            with pytest.raises(HaError) as info:
+                await node.run("SELECT count(*) FROM t")
+            assert info.value.code in (Code.UNAVAILABLE, Code.IO_ERROR)
+        assert trio.current_time() >= works
+        await settle([node])
+        assert await numbers(node) == [0, 1, 2]
+        await fill(node, 200, 1)
+        assert await numbers(node) == [0, 1, 2, 200]
 
 
 async def test_a_snapshot_that_holds_lost_messages_is_none_of_the_log(
