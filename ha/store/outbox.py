@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from ha.core.changeset import Change, ChangeSet, FormatError, Identify, Origin, decode, encode
 from ha.core.inverse import inverse_changes, inverse_sequences
@@ -28,10 +29,13 @@ _FIRST_MEMBER = b'"first":'
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """A message that waits for the log. ``position`` orders all that wait."""
+    """A message that waits for the log. ``position`` orders all that wait. ``part``: of a big
+    transaction; ``closes``: it is its last part."""
 
     position: int
     message: Outgoing
+    part: bool = False
+    closes: bool = False
 
 
 class Outbox:
@@ -75,31 +79,33 @@ class Outbox:
         names one of another process as the one that must precede it.
         """
         oldest = connection.execute("SELECT message_id FROM ha_outbox ORDER BY position LIMIT 1")
+        rows: list[Any] = connection.raw.execute(
+            "SELECT position, message_id, payload, transaction_id FROM ha_outbox"
+            " WHERE position > ? ORDER BY position LIMIT ?",
+            (position, limit + 1),
+        ).fetchall()
         out: list[Waiting] = []
-        for at, message_id, payload in connection.raw.execute(
-            "SELECT position, message_id, payload FROM ha_outbox WHERE position > ?"
-            " ORDER BY position LIMIT ?",
-            (position, limit),
-        ):
+        for index, (at, message_id, payload, transaction) in enumerate(rows[:limit]):
             if not may_be_under_way_with(oldest, message_id):
                 break
-            out.append(Waiting(at, Outgoing(message_id, payload)))
+            last = index + 1 == len(rows) or rows[index + 1][3] != transaction
+            part = not last or at != transaction
+            out.append(Waiting(at, Outgoing(message_id, payload), part, part and last))
         return out
 
-    def transaction_of(
-        self, connection: Connection, message_id: str, payload: bytes = b""
-    ) -> int | None:
-        """The waiting transaction that a message of the log belongs to.
-
-        That may have been given another number by a process which is gone, and whose file was
-        lost with the power: then the message says under which it was published first.
-        """
+    def transaction_of(self, connection: Connection, message_id: str) -> int | None:
+        """The waiting transaction that is published under this id."""
         found = connection.execute(
             "SELECT transaction_id FROM ha_outbox WHERE message_id = ?", (message_id,)
         )
-        if found is None and _FIRST_MEMBER in payload:
-            found = self._firsts(connection).get(_first_id(payload))
         return None if found is None else int(found)
+
+    def transaction_once(self, connection: Connection, payload: bytes) -> int | None:
+        """The waiting transaction that this message of the log is, under another id: given by a
+        process which is gone, and whose file was lost with the power."""
+        if _FIRST_MEMBER not in payload:
+            return None
+        return self._firsts(connection).get(_first_id(payload))
 
     def _firsts(self, connection: Connection) -> dict[str, int]:
         if self._first_ids is None:

@@ -15,6 +15,7 @@ from trio.testing import MockClock
 
 from ha.core.changeset import ChangeSet, decode
 from ha.core.errors import Code, HaError
+from ha.engine.relay import WINDOW
 from ha.log.api import Ack, Outgoing, Refused
 from ha.log.memory import MemoryBroker, MemoryStream
 from ha.store.apply import Applier
@@ -225,16 +226,21 @@ async def test_what_a_redo_did_is_taken_back_as_it_was(autojump_clock: MockClock
 
 
 class Losing(MemoryStream):
-    """Refuses the first message that ``lose`` names."""
+    """Refuses the first message that ``lose`` names, or loses it without a word."""
 
-    def __init__(self, lose: Callable[[ChangeSet], bool], **options: Any) -> None:
+    def __init__(
+        self, lose: Callable[[ChangeSet], bool], *, silent: bool = False, **options: Any
+    ) -> None:
         super().__init__(epoch="test", **options)
         self.lose = lose
         self.lost: list[str] = []
+        self._silent = silent
 
     def append(self, subject_name: str, message: Outgoing) -> Ack:
         if not self.lost and self.lose(decode(message.payload)):
             self.lost.append(message.message_id)
+            if self._silent:
+                return Ack(self.last)
             raise Refused("no space")
         return super().append(subject_name, message)
 
@@ -242,7 +248,9 @@ class Losing(MemoryStream):
 async def test_a_part_that_was_lost_is_a_hole_for_its_own_node_too(
     autojump_clock: MockClock,
 ) -> None:
-    stream = Losing(lambda cs: (cs.extra.get("part") or [0])[0] == 1, max_payload=8_192)
+    stream = Losing(
+        lambda cs: (cs.extra.get("part") or [0])[0] == 1, silent=True, max_payload=8_192
+    )
     async with (
         MemoryBroker(stream, node="n1") as broker,
         open_node("n1", broker, options=ASYNC) as one,
@@ -262,6 +270,44 @@ async def test_a_part_that_was_lost_is_a_hole_for_its_own_node_too(
         assert stream.lost
         assert await two.rows("SELECT count(*), max(x) FROM t") == [(11, "small")]
         assert dump(one.database.store.path) == dump(two.database.store.path)
+
+
+async def test_a_big_transaction_gets_through_although_many_of_its_parts_are_refused(
+    autojump_clock: MockClock,
+) -> None:
+    class Refusing(MemoryStream):
+        attempts = 0
+
+        def append(self, subject_name: str, message: Outgoing) -> Ack:
+            self.attempts += 1
+            if self.attempts % 5 == 0:
+                raise Refused("no space")
+            return super().append(subject_name, message)
+
+    stream = Refusing(epoch="test", max_payload=8_192)
+    rows = 700
+    async with (
+        MemoryBroker(stream, node="n1") as broker,
+        open_node("n1", broker, options=ASYNC) as one,
+        MemoryBroker(stream, node="n2") as two_broker,
+        open_node("n2", two_broker, options=SYNC) as two,
+    ):
+        await one.run("CREATE TABLE t(id INTEGER PRIMARY KEY, x)")
+        await drained(one)
+        broker.connected = False
+        many = ", ".join(f"({n}, hex(zeroblob(3000)))" for n in range(rows))
+        await one.run(f"INSERT INTO t VALUES {many}")
+        relay = one.database.relay
+        assert relay is not None
+        parts = relay.outbox.depth
+        assert parts > WINDOW
+        await one.run("UPDATE t SET x = 'later' WHERE id = 3")
+        broker.connected = True
+        await drained(one)
+        await settle([one, two])
+        assert await two.rows("SELECT count(*), max(x) FROM t") == [(rows, "later")]
+        assert dump(one.database.store.path) == dump(two.database.store.path)
+        assert parts < stream.last < parts + 20
 
 
 async def test_an_interceptor_decides_about_own_messages_too(autojump_clock: MockClock) -> None:
