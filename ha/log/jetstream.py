@@ -575,13 +575,33 @@ class JetStreamLog:
         end = stream_last if last is None else min(last, stream_last)
         if first > end:
             return
-        consumer = self._consumer(max(first, 1) - 1, check=_no_check)
+        position = max(first, 1) - 1
+        consumer = self._consumer(position, check=_no_check)
         try:
             async with aclosing(consumer.rest(end)) as entries:
                 async for entry in entries:
+                    position = entry.sequence
                     yield entry
         finally:
             consumer.close()
+        # A consumer reads one server's copy, which may be behind: it ends where that does.
+        while (following := await self._after(position)) is not None and following.sequence <= end:
+            position = following.sequence
+            yield following
+
+    async def _after(self, sequence: int) -> Entry | None:
+        """The next message of this log, by the word of the stream's leader."""
+        try:
+            answer = await self._broker.api.call(
+                f"STREAM.MSG.GET.{self._stream}",
+                {"next_by_subj": self._subject, "seq": sequence + 1},
+                again=js_api.AGAIN,
+            )
+        except JetStreamError as error:
+            if error.code == js_api.MESSAGE_NOT_FOUND:
+                return None
+            raise
+        return js_api.entry_of(answer["message"])
 
     async def state(self) -> LogState:
         path = f"STREAM.MSG.GET.{self._stream}"

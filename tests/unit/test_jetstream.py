@@ -474,6 +474,27 @@ async def test_the_last_message_lost_is_noticed_by_the_heartbeat(
     assert dropped
 
 
+async def test_history_goes_on_where_the_copy_of_one_server_ends(
+    harness: JetStreamHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A consumer on a replica that is behind tells that nothing is pending. Who looks there for a
+    write whose answer was lost would take it for not written."""
+    async with harness.broker("a") as broker:
+        log = await broker.log(DB)
+        sent = [await log.publish_one(Outgoing(f"m{n}", b"%d" % n), 10) for n in range(6)]
+        take = ordered.OrderedConsumer.take
+
+        def behind(consumer: ordered.OrderedConsumer, entry: Entry, pending: int) -> None:
+            if entry.sequence <= sent[2].sequence:
+                take(consumer, entry, max(0, sent[2].sequence - entry.sequence))
+
+        monkeypatch.setattr(ordered.OrderedConsumer, "take", behind)
+        payloads = [entry.payload async for entry in log.history(sent[1].sequence)]
+        assert payloads == [b"1", b"2", b"3", b"4", b"5"]
+        payloads = [e.payload async for e in log.history(sent[0].sequence, sent[4].sequence)]
+        assert payloads == [b"0", b"1", b"2", b"3", b"4"]
+
+
 async def test_a_consumer_that_was_deleted_is_made_again(
     harness: JetStreamHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
