@@ -168,6 +168,7 @@ class Client:
             applied=process.database.committer.applied,
             era=self._era,
             tentative=self._tentative,
+            ready=process.databases is not None and process.databases.not_ready() is None,
         )
         history.calls.append(call)
         self.cluster.open_calls[call.number] = call

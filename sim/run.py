@@ -15,6 +15,7 @@ from ha.core.errors import Code, HaError
 from sim.checkers import (
     FoldHistory,
     check_answers,
+    check_invariant,
     check_letters,
     check_probes,
     check_reads,
@@ -22,6 +23,7 @@ from sim.checkers import (
     check_undos,
     fold_log,
     lost_updates,
+    may_race,
 )
 from sim.client import HANG, Client
 from sim.cluster import Broken, Cluster, Gone, QuietLogs
@@ -383,33 +385,37 @@ class _Judge:
         problems += check_reads(fold, calls)
         if "undo" in cluster.plan.workloads and not cluster.server.losses:
             problems += check_undos(fold, calls)
-        lost = {}
+        alone = cluster.plan.writers == "one" or bool(cluster.plan.lease)
         if "counters" in cluster.plan.workloads and not cluster.server.losses:
             lost = lost_updates(fold, calls)
+            if alone:
+                problems += [
+                    f"with one writing node, {update}"
+                    for update in lost
+                    if not self._may_race(update.winner, update.loser)
+                ]
+            else:
+                self.lost_updates = len(lost)
         if cluster.plan.lease and not cluster.server.losses:
             problems += check_registers(calls, range(Registers.keys))
-        if cluster.plan.writers == "one" or cluster.plan.lease:
-            if not (cluster.server.losses and cluster.plan.asynchronous):
-                # What waited in an outbox had run on what is lost.
-                problems += self._invariants(fold)
-            problems += [
-                f"with one writing node, the counter {key!r} has lost {count} increments"
-                for key, count in lost.items()
-                if count > 0
-            ]
-        else:
-            self.lost_updates = sum(max(count, 0) for count in lost.values())
+        # What waited in an outbox had run on what the broker has lost.
+        if alone and not (cluster.server.losses and cluster.plan.asynchronous):
+            problems += self._invariants(fold, calls)
         return problems
 
-    def _invariants(self, fold: FoldHistory) -> list[str]:
+    def _may_race(self, winner: Call, loser: Call) -> bool:
+        """Processes of one node may; who led before is fenced."""
+        if self._cluster.plan.lease:
+            return False
+        return may_race(winner, loser, self._cluster.history.losses)
+
+    def _invariants(self, fold: FoldHistory, calls: Sequence[Call]) -> list[str]:
         problems: list[str] = []
         for name in self._cluster.plan.workloads:
             workload = ALL[name]
-            if not workload.watches:
-                continue
-            for sequence, rows in fold.versions[workload.watches[0].name]:
-                wrong = workload.holds(rows)
-                if rows and wrong is not None:
-                    problems.append(f"with one writing node, at {sequence}: {wrong}")
-                    break
+            if workload.watches:
+                watch = workload.watches[0].name
+                problems += check_invariant(
+                    fold, calls, name, watch, workload.holds, self._may_race
+                )
         return problems
