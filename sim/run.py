@@ -40,6 +40,8 @@ from sim.workloads.rows import Registers
 from sim.world import Deadlock, World
 
 SETUP_BOUND = 120.0
+OVERTIME = 240.0
+"""Virtual seconds more, for runs that have not had their share of operations."""
 LIVENESS_BOUND = 90.0
 """Virtual seconds after the last fault in which everything must be well again."""
 
@@ -114,8 +116,8 @@ def run_plan(plan: Plan, *, keep_trace: bool = False) -> Outcome:
         cpu=time.process_time() - used,
         calls=history.calls,
         acknowledged=history.acknowledged,
-        faults=len(plan.faults),
-        hits=cluster.hits + cluster.server.struck,
+        faults=cluster.strikes,
+        hits=cluster.struck,
         messages=len(cluster.server.stored),
         trace=world.trace,
         lost_updates=judge.lost_updates,
@@ -223,13 +225,17 @@ async def _stress(cluster: Cluster, workloads: list[Workload]) -> None:
     cluster.server.faults = replace(plan.broker)
     home = plan.names[0] if plan.writers == "one" else None
     clients = {i: Client(cluster, f"c{i}", workloads, home) for i in range(1, plan.clients + 1)}
+
+    def more() -> bool:
+        return plan.acts is None and cluster.wants_operations
+
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_probe, cluster)
         nursery.start_soon(_call_time, cluster, list(clients.values()), plan.duration + 60)
         async with trio.open_nursery() as working:
             working.start_soon(run_faults, cluster)
             for number, client in clients.items():
-                working.start_soon(client.run, _steps(plan, number), plan.pace)
+                working.start_soon(client.run, _steps(plan, number), plan.pace, more)
         nursery.cancel_scope.cancel()
 
 
@@ -242,6 +248,11 @@ def _steps(plan: Plan, client: int) -> Sequence[int]:
 async def _call_time(cluster: Cluster, clients: list[Client], seconds: float) -> None:
     """Who is still at it then finishes the operation at hand."""
     await trio.sleep(seconds)
+    with trio.move_on_after(OVERTIME):
+        while True:
+            if cluster.plan.acts is not None or not cluster.wants_operations:
+                break
+            await trio.sleep(1)
     for client in clients:
         client.stopped = True
     cluster.tell_news()
