@@ -48,7 +48,7 @@ from ha.log.api import (
     WrongLast,
 )
 from ha.store import control
-from ha.store.connection import INLINE_TICKS, Connection
+from ha.store.connection import INLINE_TICKS, Connection, synced
 from ha.store.executor import Executor
 from ha.store.fold import Fold, Folded, Gap, Halt, Rebased
 from ha.store.outbox import Outbox, messages_of
@@ -1118,12 +1118,14 @@ class Committer:
     async def _renumber(self, relay: Relay) -> None:
         """What was published out of its place counts nowhere: publish it again."""
         connection = self._fold.connection
-        connection.execute("BEGIN IMMEDIATE")
         try:
-            relay.outbox.renumber(connection, self._next_origin, self._log.max_payload)
-            connection.execute("COMMIT")
+            # The log may soon have it under the new numbers: a file that a power failure puts
+            # back would publish it under yet others, and it would count once more.
+            with synced(connection):
+                connection.execute("BEGIN IMMEDIATE")
+                relay.outbox.renumber(connection, self._next_origin, self._log.max_payload)
+                connection.execute("COMMIT")
         except (apsw.Error, HaError) as problem:
-            connection.rollback()
             relay.outbox.count(connection)
             await self._stuck(from_sqlite(problem))
             return
