@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import sqlite3
 from collections.abc import Sequence
 
-from sim.checkers import FoldHistory, check_invariant, lost_updates, may_race
+from sim.checkers import (
+    FoldHistory,
+    check_invariant,
+    check_probes,
+    fold_log,
+    lost_updates,
+    may_race,
+)
 from sim.checkers.races import Losses
-from sim.history import GONE, OK, Call
+from sim.history import GONE, OK, Call, Probe
 from sim.oracle import Meaning
+from sim.workloads.base import Watch
 from sim.workloads.rows import Bank
 
 Write = tuple[Call, int]
@@ -136,3 +146,67 @@ def test_a_sum_that_a_race_changed_stays_changed() -> None:
     assert broken(*raced, (transfer("n1#2", 2), 610)) == []
     (said,) = broken(*raced, (transfer("n1#2", 2), 620))
     assert "at 3: the accounts hold 620" in said
+
+
+# --- a message that no rule takes -----------------------------------------------------------
+
+
+def message(kind: str, changes: Sequence[object] = (), **ours: object) -> bytes:
+    ha = {"v": 1, "kind": kind, "uuid": "u", **ours}
+    return json.dumps({"node": "n1", "process_id": 1, "changes": changes, "ha": ha}).encode()
+
+
+def insert(number: int) -> bytes:
+    change = {
+        "operation": "INSERT", "table": "t", "columns": ["id"], "keys": ["id"],
+        "new_values": [number],
+    }  # fmt: skip
+    return message("tx", [change], n=number)
+
+
+def base_file() -> bytes:
+    """A file that holds the row 7."""
+    db = sqlite3.connect(":memory:")
+    db.executescript(
+        "CREATE TABLE ha_origins(node, process_id, number, applied);"
+        "CREATE TABLE ha_virtual(name, sequence, node, process_id, number);"
+        "CREATE TABLE ha_term(number, node, process_id);"
+        "CREATE TABLE t(id INTEGER PRIMARY KEY); INSERT INTO t VALUES (7);"
+    )
+    return db.serialize()
+
+
+LOG = [
+    (1, message("base")),
+    (2, message("tx", [{"operation": "SQL", "command": "CREATE TABLE t(id INTEGER PRIMARY KEY)"}])),
+    (3, b"no message"),
+    (4, insert(1)),
+    (5, message("base", rebase=True, digest="d")),
+    (6, insert(2)),
+]
+ROWS = Watch("t", "t", "id", "SELECT id FROM t {where} ORDER BY id")
+
+
+def beyond(sequence: int, *, log: Sequence[tuple[int, bytes]] = LOG) -> bool:
+    """Is a file at the sequence condemned for having passed over the message at 3?"""
+    probe = Probe(1.0, "n1#1", sequence, "")
+    bases = {"d": base_file()}
+    made = fold_log(log, [ROWS], {probe.state}, "pk", bases)
+    known = made.digests.get(probe.state, "")
+    probe = Probe(1.0, "n1#1", sequence, known)
+    problems = check_probes(made, [probe], log, "pk", bases)
+    assert all("beyond the message at 3" in p for p in problems), problems
+    return bool(problems)
+
+
+def test_no_file_is_beyond_a_message_that_nobody_lets_it_pass_over() -> None:
+    assert [beyond(n) for n in (2, 3, 4)] == [False, True, True]
+    assert beyond(9, log=LOG[:4])
+
+
+def test_the_log_goes_on_from_a_new_base_whatever_was_before_it() -> None:
+    assert [beyond(n) for n in (5, 6)] == [False, False]
+    made = fold_log(LOG, [ROWS], set(), "pk", {"d": base_file()})
+    assert made.answer("t", 4) == ()
+    assert made.answer("t", 5) == ((7,),)
+    assert made.answer("t", 6) == ((2,), (7,))
