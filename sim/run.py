@@ -24,6 +24,7 @@ from sim.checkers import (
     fold_log,
     lost_updates,
     may_race,
+    with_latest,
 )
 from sim.client import HANG, Client
 from sim.cluster import Broken, Cluster, Gone, QuietLogs
@@ -393,7 +394,8 @@ class _Judge:
                 )
         problems += check_letters(fold, probes, entries)
         problems += check_answers(fold, calls, history.losses)
-        problems += check_reads(fold, calls)
+        latest = cluster.plan.lease and not cluster.server.losses
+        problems += check_reads(fold, with_latest(calls) if latest else calls)
         if "undo" in cluster.plan.workloads and not cluster.server.losses:
             problems += check_undos(fold, calls)
         alone = cluster.plan.writers == "one" or bool(cluster.plan.lease)

@@ -8,7 +8,7 @@ from sim.checkers.folds import FoldHistory, check_probes, fold_log
 from sim.checkers.invariants import check_invariant
 from sim.checkers.letters import check_letters
 from sim.checkers.races import may_race
-from sim.checkers.reads import check_reads
+from sim.checkers.reads import check_reads, with_latest
 from sim.checkers.registers import check_registers
 from sim.checkers.undos import check_undos
 from sim.checkers.updates import lost_updates
@@ -25,4 +25,5 @@ __all__ = [
     "fold_log",
     "lost_updates",
     "may_race",
+    "with_latest",
 ]

@@ -10,9 +10,11 @@ from sim.checkers import (
     FoldHistory,
     check_invariant,
     check_probes,
+    check_reads,
     fold_log,
     lost_updates,
     may_race,
+    with_latest,
 )
 from sim.checkers.races import Losses
 from sim.history import GONE, OK, Call, Probe
@@ -146,6 +148,40 @@ def test_a_sum_that_a_race_changed_stays_changed() -> None:
     assert broken(*raced, (transfer("n1#2", 2), 610)) == []
     (said,) = broken(*raced, (transfer("n1#2", 2), 620))
     assert "at 3: the accounts hold 620" in said
+
+
+# --- reads that ask the leader -------------------------------------------------------------
+
+
+def told(sequence: int, ended: float) -> Call:
+    """An increment that was acknowledged."""
+    call = increment("n1#1")
+    call.sequence, call.begun, call.ended = sequence, ended - 1, ended
+    return call
+
+
+def is_stale(shown: int, writes: Sequence[Call], *, linear: bool = True) -> bool:
+    """Is a read from 5.0 on that showed this value condemned?"""
+    made = history([(write, number) for number, write in enumerate(writes, 1)])
+    read = Call(9, "c2", "n2#1", 2, "counters", "read counter", begun=5.0, ended=5.1)
+    read.outcome, read.linear, read.watch, read.high = OK, linear, "counter", made.last
+    read.rows = next(rows for _, rows in made.versions["counter"] if rows[0][1] == shown)
+    return bool(check_reads(made, with_latest([*writes, read])))
+
+
+def test_a_linearizable_read_shows_what_anybody_had_been_told_of() -> None:
+    writes = [told(1, 3.0), told(2, 4.9)]
+    assert not is_stale(2, writes)
+    assert is_stale(1, writes)
+    assert is_stale(0, writes)
+    assert not is_stale(0, writes, linear=False)
+
+
+def test_a_write_that_ends_during_a_read_may_be_missing_from_it() -> None:
+    writes = [told(1, 3.0), told(2, 5.05)]
+    assert not is_stale(2, writes)
+    assert not is_stale(1, writes)
+    assert is_stale(0, writes)
 
 
 # --- a message that no rule takes -----------------------------------------------------------
