@@ -19,7 +19,7 @@ WORKERS = "2"  # tests run in parallel and in any order; CI has two cores
 RUFF = "ruff>=0.17.6,<0.18"
 MYPY = "mypy>=2.4,<3"
 XDIST = "pytest-xdist>=3.8,<4"
-KNOWN_SEEDS = ["--seeds", "20", "--start", "1", "--jobs", WORKERS]
+SEEDS = ["--start", "1", "--seeds", "20", "--fresh", "20", "--jobs", WORKERS]
 
 
 def install(session: nox.Session, *more: str) -> None:
@@ -59,11 +59,12 @@ def tests(session: nox.Session) -> None:
 
 @nox.session
 def sim(session: nox.Session) -> None:
-    """The deterministic simulator, seeds that are known to pass; fresh ones: -- --minutes 5."""
+    """The deterministic simulator: seeds that are known to pass, and fresh ones, whose start is
+    printed; more: -- --minutes 5."""
     if not (HERE / "sim" / "__main__.py").exists():
         session.skip("the simulator is not written yet")
     install(session)
-    session.run("python", "-m", "sim", *(session.posargs or KNOWN_SEEDS))
+    session.run("python", "-m", "sim", *(session.posargs or SEEDS))
 
 
 @nox.session

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import nullcontext
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from sim.cut import Cut, parse
@@ -41,7 +42,10 @@ class Report:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Returns the exit status: 1 if a promise was broken."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.fresh and options.minutes and not options.seeds:
+        parser.error("--fresh comes after --seeds, and --minutes alone goes on without an end")
     if options.plants:
         list_plants()
         return 0
@@ -68,6 +72,13 @@ def _parser() -> argparse.ArgumentParser:
         type=_start,
         metavar="N",
         help="the first seed; 'fresh' (the default): by chance, and printed",
+    )
+    parser.add_argument(
+        "--fresh",
+        type=int,
+        default=0,
+        metavar="N",
+        help="and then N seeds more, from one on that is drawn by chance, and printed",
     )
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="processes at a time")
     parser.add_argument("--steps", type=int, metavar="N", help="operations of each client")
@@ -227,7 +238,14 @@ def _many(options: argparse.Namespace) -> int:
     count = options.seeds or (10**9 if options.minutes else 20)
     until = time.monotonic() + options.minutes * 60 if options.minutes else float("inf")
     print(f"seeds from {start} (--start {start}), level {options.level}", flush=True)
-    plans = (draw(seed, options.level, options.steps) for seed in range(start, start + count))
+    seeds = [range(start, start + count)]
+    if options.fresh:
+        other = _fresh()
+        seeds.append(range(other, other + options.fresh))
+        again = f"--start {other} --seeds {options.fresh}"
+        print(f"then {options.fresh} fresh seeds ({again})", flush=True)
+        count += options.fresh
+    plans = (draw(seed, options.level, options.steps) for seed in chain(*seeds))
     began = time.monotonic()
     reports: list[Report] = []
     for report in run_many(plans, options.jobs, until):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Awaitable, Callable, Sequence
+from itertools import count
 from typing import Any, TypeVar
 
 import trio
@@ -60,15 +61,20 @@ class Client:
     def token(self) -> str:
         return self.cluster.history.token()
 
-    async def run(self, steps: Sequence[int], pace: float) -> None:
-        """``steps``: the numbers of the operations to do; of the others it leaves the time."""
+    async def run(
+        self, steps: Sequence[int], pace: float, more: Callable[[], bool] = lambda: False
+    ) -> None:
+        """``steps``: the numbers of the operations to do; of the others it leaves the time.
+        ``more``: whether to go on after the last of them."""
         actor.set(self.name)
         weights = [w.weight for w in self._workloads]
         mute = self.cluster.plan.mute
         wanted = frozenset(steps)
+        last = max(steps, default=-1)
+        self.cluster.active += 1
         try:
-            for self.step in range(max(steps, default=-1) + 1):
-                if self.stopped:
+            for self.step in count():
+                if self.stopped or (self.step > last and not more()):
                     break
                 # Each operation has a stream of chance of its own: it stays as it is when those
                 # before it are left out.
@@ -76,7 +82,9 @@ class Client:
                 together = await self._pause(pace)
                 chance = self.chance if together is None else together
                 self.workload = chance.choices(self._workloads, weights)[0]
-                if self.step not in wanted or self.workload.name in mute:
+                if self.step <= last and self.step not in wanted:
+                    continue
+                if self.workload.name in mute:
                     continue
                 while not await self._connect() and not self.stopped:
                     if not self._reachable():
@@ -84,6 +92,7 @@ class Client:
                 await self.workload.step(self)
                 self._left -= 1
         finally:
+            self.cluster.active -= 1
             await self._hang_up()
 
     async def _pause(self, pace: float) -> random.Random | None:
@@ -168,6 +177,7 @@ class Client:
             applied=process.database.committer.applied,
             era=self._era,
             tentative=self._tentative,
+            ready=process.databases is not None and process.databases.not_ready() is None,
         )
         history.calls.append(call)
         self.cluster.open_calls[call.number] = call

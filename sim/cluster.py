@@ -419,8 +419,13 @@ class Cluster:
         self.news = trio.Event()
         self.poisoned: list[int] = []
         """Where messages were put into the log that no rule takes."""
+        self.strikes = 0
+        """Faults that came about."""
         self.hits = 0
-        """Faults that struck something in flight."""
+        """Those that struck something in flight."""
+        self.out_of_faults = False
+        self.active = 0
+        """Clients that are still at it."""
 
     def tell_news(self) -> None:
         """For who waits for a node that serves."""
@@ -437,6 +442,23 @@ class Cluster:
         if not self.plan.lease:
             return self.process(name)
         return next((p for p in self.serving() if p.leads), None)
+
+    @property
+    def struck(self) -> int:
+        """Faults, and messages touched by one, that struck something under way."""
+        return self.hits + self.server.struck
+
+    @property
+    def wants_hits(self) -> bool:
+        """More faults are called for, and there is something that they can strike."""
+        return self.active > 0 and self.struck < self.plan.hits
+
+    @property
+    def wants_operations(self) -> bool:
+        """The clients are to go on, though they have done what they were to do."""
+        if self.struck < self.plan.hits and not self.out_of_faults:
+            return True
+        return self.history.acknowledged < self.plan.operations
 
     def process(self, name: str) -> Process | None:
         return self.nodes[name].process

@@ -14,8 +14,12 @@ async def run_faults(cluster: Cluster) -> None:
     start = trio.current_time()
     async with trio.open_nursery() as nursery:
         for fault in cluster.plan.faults:
+            if fault.reserve and not cluster.wants_hits:
+                break  # they are the last
             await trio.sleep_until(start + fault.at)
+            cluster.strikes += 1
             nursery.start_soon(_strike, cluster, fault)
+        cluster.out_of_faults = True
 
 
 def heal_all(cluster: Cluster) -> None:
@@ -174,11 +178,10 @@ async def _leader(cluster: Cluster, fault: Fault) -> None:
 
 async def _storm(cluster: Cluster, fault: Fault) -> None:
     faults = cluster.server.faults
-    before = getattr(faults, fault.how)
     setattr(faults, fault.how, fault.amount)
     await trio.sleep(fault.duration)
-    if getattr(faults, fault.how) == fault.amount:
-        setattr(faults, fault.how, before)
+    if getattr(faults, fault.how) == fault.amount:  # no other one has come since
+        setattr(faults, fault.how, getattr(cluster.plan.broker, fault.how))
 
 
 async def _poison(cluster: Cluster, fault: Fault) -> None:

@@ -24,7 +24,8 @@ class Call:
     the latest state. ``tentative``: its node answers before the log
     has what was written. ``undone``: the sequence that it was to take back.
     ``applied``: the position of its node when it began; ``era``: how often
-    the broker had lost messages when its session began.
+    the broker had lost messages when its session began; ``ready``: whether the node said that
+    it may get traffic.
     """
 
     number: int
@@ -52,6 +53,7 @@ class Call:
     undone: int = 0
     applied: int = 0
     era: int = 0
+    ready: bool = True
 
     def __str__(self) -> str:
         parts = [f"{self.begun:9.3f}–{self.ended:.3f}", self.client, self.process, self.what]

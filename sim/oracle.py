@@ -157,6 +157,15 @@ class Oracle:
         self.applied = sequence
         return meaning
 
+    def is_new_base(self, payload: bytes) -> bool:
+        """Does it make a file the base, so that nothing before it matters any more?"""
+        try:
+            ours = _decode(payload).get("ha") or {}
+        except Broken:
+            return False
+        is_base = ours.get("kind") == "base" and bool(ours.get("rebase"))
+        return is_base and ours.get("uuid") == self.uuid
+
     def _rebase(self, base: bytes, sequence: int) -> None:
         """Go on from a file. What it says of positions beyond this one was another log's."""
         with closing(sqlite3.connect(":memory:")) as source:

@@ -12,6 +12,9 @@ KINDS_OF_POISON = (
     "not JSON", "not an object", "a version from the future", "no such operation",
     "a row that does not fit",
 )  # fmt: skip
+OPERATIONS = 500
+HITS = 20
+"""What a run must have, acknowledged and struck under way, unless its size was given."""
 LEVELS = ("calm", "default", "hell")
 WORKLOADS = (
     "registers", "counters", "lists", "bank", "users", "family", "odd", "schema", "big",
@@ -23,7 +26,7 @@ WORKLOADS = (
 class Fault:
     """Something that happens at a time. ``target`` is a node, or empty; ``amount`` and ``how``
     mean what the kind says (:mod:`sim.faults`). ``aimed``: it strikes when the target publishes
-    next."""
+    next. ``reserve``: only if the run has not had its share by then."""
 
     at: float
     kind: str
@@ -32,6 +35,7 @@ class Fault:
     amount: float = 0.0
     how: str = ""
     aimed: bool = False
+    reserve: bool = False
 
     def __str__(self) -> str:
         words = [f"{self.at:.2f} {self.kind}", self.target, self.how]
@@ -44,7 +48,9 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """``writers``: "many" nodes, or only "one"; ``steps``: operations of each client at most.
+    """``writers``: "many" nodes, or only "one"; ``steps``: operations of each client, more if
+    after them fewer than ``operations`` were acknowledged, or fewer than ``hits`` faults struck
+    something under way.
 
     For shrinking, which must not shift what else chance gives: ``acts``: of all operations only
     these are done, (client, step), None for all; ``mute``: workloads that make no tables and do
@@ -82,6 +88,8 @@ class Plan:
     from_snapshot: bool = False
     """Nodes begin with the newest snapshot, where it is further on than their file."""
     snapshot_interval: float = 0.0
+    operations: int = 0
+    hits: int = 0
     acts: frozenset[tuple[int, int]] | None = None
     mute: frozenset[str] = frozenset()
 
@@ -145,13 +153,32 @@ def draw(seed: int, level: str = "default", steps: int | None = None) -> Plan:
         snapshot_interval=other.choice((0.0, 4.0, 15.0)),
     )
     faults = [*_faults(chance, plan, heat), *_poison(plan, heat)]
+    if steps is None:
+        plan = replace(plan, operations=OPERATIONS, hits=HITS if heat else 0)
+        faults += _reserve(plan)
     return replace(plan, faults=tuple(sorted(faults, key=lambda f: f.at)))
+
+
+def _reserve(plan: Plan) -> list[Fault]:
+    """For runs whose faults find little to strike. None loses what others rely on: a run that
+    was drawn without losses is judged more strictly."""
+    if not plan.hits:
+        return []
+    chance = random.Random(f"{plan.seed}/reserve")
+    at = plan.duration
+    out: list[Fault] = []
+    for _ in range(2 * plan.hits):
+        at += chance.expovariate(1)
+        fault = _fault(chance, chance.choice(_RESERVE), plan)
+        duration = min(fault.duration, 4.0)
+        out.append(replace(fault, at=at, duration=duration, aimed=True, reserve=True))
+    return out
 
 
 def _poison(plan: Plan, heat: float) -> list[Fault]:
     """In some runs somebody writes broken messages into the log."""
-    if not plan.durable_broker:
-        return []  # whether a lost word that let nodes pass over still counts, is not judged yet
+    if plan.asynchronous and not plan.durable_broker:
+        return []  # seed 1033 fails then, and is not explained yet
     chance = random.Random(f"{plan.seed}/poison")
     count = chance.choice((0, 0, 0, 1, 2)) if heat else 0
     return [
@@ -213,6 +240,7 @@ _KINDS = {
     "disk errors": 1.5, "slow disk": 1, "stall": 2, "broker restart": 1.5, "leader": 2,
     "storm": 2, "broker power": 0.7,
 }  # fmt: skip
+_RESERVE = ("cut", "reset", "crash", "restart", "stall", "broker restart", "leader", "storm")
 
 
 def _faults(chance: random.Random, plan: Plan, heat: float) -> tuple[Fault, ...]:

@@ -49,7 +49,7 @@ from ha.log.api import (
     WrongLast,
 )
 from ha.store import control
-from ha.store.connection import INLINE_TICKS, Connection
+from ha.store.connection import INLINE_TICKS, Connection, synced
 from ha.store.executor import Executor
 from ha.store.fold import Fold, Folded, Gap, Halt, Rebased
 from ha.store.outbox import Outbox, messages_of
@@ -425,7 +425,7 @@ class Committer:
             elif self.problem is not None:
                 self._fail_waiting(self.problem)
                 await self._sleep()
-            elif self._relay is not None and self._must_renumber():
+            elif self._relay is not None and self._fold.suffix.misplaced:
                 await self._renumber(self._relay)
             elif self._must_wait():
                 await self._wait_for_log()
@@ -1135,19 +1135,17 @@ class Committer:
             logger.error("cannot read the outbox after %s: %s", error.message, problem)
             return True
 
-    def _must_renumber(self) -> bool:
-        """Not before all is read that a former process has published: it may have done so."""
-        return self._fold.suffix.misplaced and not self._is_behind()
-
     async def _renumber(self, relay: Relay) -> None:
         """What was published out of its place counts nowhere: publish it again."""
         connection = self._fold.connection
-        connection.execute("BEGIN IMMEDIATE")
         try:
-            relay.outbox.renumber(connection, self._next_origin, self._log.max_payload)
-            connection.execute("COMMIT")
+            # The log may soon have it under the new numbers: a file that a power failure puts
+            # back would publish it under yet others, and it would count once more.
+            with synced(connection):
+                connection.execute("BEGIN IMMEDIATE")
+                relay.outbox.renumber(connection, self._next_origin, self._log.max_payload)
+                connection.execute("COMMIT")
         except (apsw.Error, HaError) as problem:
-            connection.rollback()
             relay.outbox.count(connection)
             await self._stuck(from_sqlite(problem))
             return
@@ -1156,8 +1154,7 @@ class Committer:
         relay.again()
 
     def _may_publish(self) -> bool:
-        may = self._log.connected and not self._verify and self.problem is None
-        return may and not self._is_behind()
+        return self._log.connected and not self._verify and self.problem is None
 
     def _answer(self, unit: Unit, sequence: int = 0) -> None:
         if unit.error is not None:

@@ -286,4 +286,6 @@ class Database:
 
     def close(self) -> None:
         """After :meth:`run` has ended and no session is left."""
+        if self.relay is not None:
+            self.relay.close()
         self.store.close()

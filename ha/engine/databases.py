@@ -92,7 +92,11 @@ class Databases:
         )
         self._nursery = nursery
         running = _Running(database, trio.CancelScope(), trio.Event())
-        await nursery.start(self._run, running)
+        try:
+            await nursery.start(self._run, running)
+        except BaseException:
+            database.close()
+            raise
         self._running[database_id] = running
         return database
 
@@ -284,12 +288,11 @@ class Databases:
             running.scope.cancel()
             await running.ended.wait()
             database.committer.abandon(error)
+            database.close()
             if delete:
                 database.store.delete()
                 if self._place is not None:
                     self._place.forget(database.store.path)
-            else:
-                database.store.close()
             try:
                 if await self.broker.release(database.id):
                     await self.broker.forget(database.id)

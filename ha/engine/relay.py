@@ -50,6 +50,10 @@ class Relay:
         self._reader = reader
         self.again()
 
+    def close(self) -> None:
+        """After :meth:`run` has ended."""
+        self._reader.close()
+
     def wake(self) -> None:
         """Something may have changed: the outbox, the position, the connection."""
         self._wake.set()

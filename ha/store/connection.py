@@ -23,6 +23,10 @@ INLINE_TICKS = 150
 """Ticks that a statement may take on the event loop: a few milliseconds."""
 
 
+_NORMAL = 1
+"""What ``PRAGMA synchronous`` answers for NORMAL: a commit is written, and synced later."""
+
+
 class OverBudget(Exception):
     """The work is too long for the event loop: roll back, and run it again on a thread."""
 
@@ -153,6 +157,24 @@ class Connection:
         """Never raises: what the last connection cannot move from the WAL into the file now
         (disk full, I/O) the next one finds there."""
         close(self.raw)
+
+
+@contextlib.contextmanager
+def synced(connection: Connection) -> Iterator[None]:
+    """What is committed in here outlasts a power failure at once, unless nothing is to
+    (``synchronous`` OFF). What is still open at the end is rolled back."""
+    raw = connection.raw
+    lazy = raw.execute("PRAGMA synchronous").get == _NORMAL
+    if lazy:
+        raw.execute("PRAGMA synchronous = FULL")
+    try:
+        yield
+    finally:
+        connection.rollback()
+        # The COMMIT stands: an error here would be taken for one of its own.
+        with contextlib.suppress(apsw.Error):
+            if lazy:
+                raw.execute("PRAGMA synchronous = NORMAL")
 
 
 def close(raw: apsw.Connection) -> None:

@@ -253,15 +253,12 @@ class Fold:
         connection = self._connection
         suffix = self.suffix
         transaction = outbox.transaction_of(connection, entry.message_id)
-        former = transaction is None
-        if former:
-            transaction = outbox.transaction_once(connection, entry.payload)
         # What an interceptor makes of a message is not what executing it did.
         ours = transaction if self._interceptor is None else None
         if suffix.must_go(ours, outbox.first(connection)):
             outbox.undo(connection, self._applier)
         folded = self._skip(entry) if skipped else self._one(entry, tentative=suffix.in_place)
-        if transaction is None or not folded.whole or (former and not folded.verdict.counts):
+        if transaction is None or not folded.whole:
             return folded
         step = suffix.folded(folded.verdict)
         if step.take_back:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ha.core.changeset import Change, ChangeSet, FormatError, Identify, Origin, decode, encode
+from ha.core.changeset import Change, ChangeSet, Identify, Origin, decode, encode
 from ha.core.inverse import inverse_changes, inverse_sequences
 from ha.core.parts import changes_of, encode_all
 from ha.core.suffix import may_be_under_way_with
@@ -22,9 +22,6 @@ from ha.store.apply import Applier
 from ha.store.capture import Captured, Recorder
 from ha.store.connection import Connection
 from ha.store.parse import CONTROL_TABLES
-
-_FIRST = "first"  # a member of our part of a message
-_FIRST_MEMBER = b'"first":'
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +42,11 @@ class Outbox:
         self.depth = 0
         self._last = 0
         """The greatest position given: none is given twice, since who sends goes by them."""
-        self._first_ids: dict[str, int] | None = None
-        """By the id under which it was published first: the transaction. None: to be read."""
         self.count(connection)
 
     def count(self, connection: Connection) -> None:
         """Read ``depth``, the number of waiting messages, again."""
         self.depth = int(connection.execute("SELECT count(*) FROM ha_outbox"))
-        self._first_ids = None
 
     def transactions(self, connection: Connection) -> int:
         """How many transactions wait."""
@@ -100,23 +94,6 @@ class Outbox:
         )
         return None if found is None else int(found)
 
-    def transaction_once(self, connection: Connection, payload: bytes) -> int | None:
-        """The waiting transaction that this message of the log is, under another id: given by a
-        process which is gone, and whose file was lost with the power."""
-        if _FIRST_MEMBER not in payload:
-            return None
-        return self._firsts(connection).get(_first_id(payload))
-
-    def _firsts(self, connection: Connection) -> dict[str, int]:
-        if self._first_ids is None:
-            self._first_ids = {
-                _first_id(payload): int(transaction)
-                for transaction, payload in connection.raw.execute(
-                    "SELECT transaction_id, payload FROM ha_outbox GROUP BY transaction_id"
-                )
-            }
-        return self._first_ids
-
     def first(self, connection: Connection) -> int | None:
         """The transaction that waits the longest."""
         found = connection.execute("SELECT min(transaction_id) FROM ha_outbox")
@@ -125,10 +102,7 @@ class Outbox:
     def remove(self, connection: Connection, transaction: int) -> None:
         connection.execute("DELETE FROM ha_outbox WHERE transaction_id = ?", (transaction,))
         connection.execute("DELETE FROM ha_redone WHERE transaction_id = ?", (transaction,))
-        firsts = self._first_ids
         self.count(connection)
-        if firsts is not None:
-            self._first_ids = {i: number for i, number in firsts.items() if number != transaction}
 
     # --- into another file -----------------------------------------------------------
 
@@ -228,8 +202,6 @@ class Outbox:
             slices, whole = self._read(connection, transaction)
             origin = number()
             extra = {k: v for k, v in whole.extra.items() if k not in ("part", "piece", "more")}
-            if whole.origin is not None:
-                extra.setdefault(_FIRST, whole.origin.message_id)
             cs = replace(
                 whole,
                 node=origin.node,
@@ -269,18 +241,6 @@ class Outbox:
             )
         ]
         return list(changes_of(parts)), parts[-1]
-
-
-def _first_id(payload: bytes) -> str:
-    """Under which id a message's transaction was published first; empty if it has none."""
-    try:
-        cs = decode(payload)
-    except FormatError:
-        return ""
-    first = cs.extra.get(_FIRST)
-    if isinstance(first, str):
-        return first
-    return cs.origin.message_id if cs.origin is not None else ""
 
 
 def messages_of(origin: Origin, payloads: Sequence[bytes]) -> list[Outgoing]:

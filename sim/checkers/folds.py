@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sim.content import Content, difference, digest
@@ -20,9 +21,10 @@ State = tuple[int, tuple[bytes, ...]]
 @dataclass(slots=True)
 class FoldHistory:
     """``digests`` of the states that were asked for; ``versions``: a watch's answer from a
-    sequence on; ``by_token``: the messages that bring a token in, in order. ``broken``: where a
-    message stands that no rule takes, and that nothing lets nodes pass over; ``rebased``: where an
-    operator first put another file into the log's place; 0: nowhere."""
+    sequence on; ``by_token``: the messages that bring a token in, in order. ``closed``: by where
+    a message stands that no rule takes, and that nothing lets nodes pass over, the place of the
+    next file that was made the base, from which the log goes on; infinity: none. ``rebased``:
+    where that happened first; infinity: nowhere."""
 
     meanings: dict[int, Meaning] = field(default_factory=dict)
     digests: dict[State, str] = field(default_factory=dict)
@@ -30,8 +32,12 @@ class FoldHistory:
     by_token: dict[str, list[Meaning]] = field(default_factory=dict)
     content: Content = field(default_factory=dict)
     last: int = 0
-    broken: int = 0
-    rebased: int = 0
+    closed: dict[int, float] = field(default_factory=dict)
+    rebased: float = math.inf
+
+    def before(self, sequence: int) -> int | None:
+        """The message that no file at this sequence can be beyond; None: there is none."""
+        return next((s for s, until in self.closed.items() if s <= sequence < until), None)
 
     def counted(self, token: str) -> list[int]:
         """Where in the log the token's write took effect."""
@@ -64,36 +70,56 @@ def fold_log(
     history.versions = {name: [] for name in watched}
     try:
         states = deque(sorted(wanted))
-        for sequence, payload in entries:
-            # States between two messages of this log are the one before.
-            while states and states[0][0] < sequence:
-                _digest(oracle, history, states.popleft())
-            try:
-                meaning = oracle.apply(sequence, payload)
-            except Broken:
-                history.broken = sequence
-                states.clear()
-                break
-            history.meanings[sequence] = meaning
-            if meaning.kind == "base" and meaning.tables and not history.rebased:
-                history.rebased = sequence
-            for token in sorted(meaning.tokens):
-                history.by_token.setdefault(token, []).append(meaning)
-            if meaning.tables:
-                for name, watch in watched.items():
-                    if watch.table in meaning.tables or "(schema)" in meaning.tables:
-                        _look(oracle, history, name, watch, sequence)
-            history.last = sequence
-        for state in states:
-            _digest(oracle, history, state)
+        # States between two messages of this log are the one before.
+        following = [*(sequence for sequence, _ in entries), math.inf]
+        _settle(oracle, history, states, following[0])
+        for (sequence, meaning), until in zip(_play(oracle, entries), following[1:], strict=True):
+            if meaning is None:
+                if not history.closed or max(history.closed.values()) < math.inf:
+                    history.closed[sequence] = math.inf
+            else:
+                if history.closed:
+                    last = max(history.closed)
+                    history.closed[last] = min(history.closed[last], sequence)
+                history.meanings[sequence] = meaning
+                if meaning.kind == "base" and meaning.tables:
+                    history.rebased = min(history.rebased, sequence)
+                for token in sorted(meaning.tokens):
+                    history.by_token.setdefault(token, []).append(meaning)
+                if meaning.tables:
+                    for name, watch in watched.items():
+                        if watch.table in meaning.tables or "(schema)" in meaning.tables:
+                            _look(oracle, history, name, watch, sequence)
+                history.last = sequence
+            _settle(oracle, history, states, until)
         history.content = oracle.content()
     finally:
         oracle.close()
     return history
 
 
-def _digest(oracle: Oracle, history: FoldHistory, state: State) -> None:
-    history.digests[state] = digest(oracle.content_with(state[1]))
+def _play(
+    oracle: Oracle, entries: Iterable[tuple[int, bytes]]
+) -> Iterator[tuple[int, Meaning | None]]:
+    """What each message means; None from one that no rule takes to the next base."""
+    stands = False
+    for sequence, payload in entries:
+        if not stands or oracle.is_new_base(payload):
+            try:
+                yield sequence, oracle.apply(sequence, payload)
+                stands = False
+                continue
+            except Broken:
+                stands = True
+        yield sequence, None
+
+
+def _settle(oracle: Oracle, history: FoldHistory, states: deque[State], until: float) -> None:
+    """Take the digests of the states before ``until`` that a file can be in."""
+    while states and states[0][0] < until:
+        state = states.popleft()
+        if history.before(state[0]) is None:
+            history.digests[state] = digest(oracle.content_with(state[1]))
 
 
 def _look(oracle: Oracle, history: FoldHistory, name: str, watch: Watch, sequence: int) -> None:
@@ -121,10 +147,11 @@ def check_probes(
     """Every file, whenever it was looked at, held exactly the fold of what it says it holds."""
     problems: list[str] = []
     for probe in probes:
-        if history.broken and probe.sequence >= history.broken:
+        closed = history.before(probe.sequence)
+        if closed is not None:
             problems.append(
                 f"at {probe.time:.3f} s the file of {probe.process} was at {probe.sequence}, beyond"
-                f" the message at {history.broken} that nobody lets it pass over"
+                f" the message at {closed} that nobody lets it pass over"
             )
             continue
         expected = history.digests.get(probe.state)
@@ -135,9 +162,8 @@ def check_probes(
             oracle = Oracle(identify)
             oracle.bases = bases
             oracle.skipped = skips_in(entries)
-            for sequence, payload in entries:
-                if sequence <= probe.sequence:
-                    oracle.apply(sequence, payload)
+            for _ in _play(oracle, [e for e in entries if e[0] <= probe.sequence]):
+                pass
             shown = " (first: the file, second: the fold):\n" + difference(
                 probe.content, oracle.content_with(probe.waiting)
             )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from sim.checkers.folds import FoldHistory, Rows
 from sim.history import OK, Call
@@ -28,6 +29,22 @@ def check_reads(history: FoldHistory, calls: Sequence[Call]) -> list[str]:
         else:
             floors[call.session] = max(found, low)
     return problems
+
+
+def with_latest(calls: Iterable[Call]) -> list[Call]:
+    """The same, but a linearizable read must show all that anybody had been told of before.
+
+    For runs in which the log has lost nothing, and no node answers before the log.
+    """
+    calls = list(calls)
+    told = sorted((c.ended, c.sequence) for c in calls if c.outcome == OK and c.sequence)
+    out: list[Call] = []
+    for call in calls:
+        if call.linear:
+            latest = max((s for ended, s in told if ended < call.begun), default=0)
+            call = replace(call, low=max(call.low, latest))
+        out.append(call)
+    return out
 
 
 def _find(history: FoldHistory, call: Call, low: int) -> int | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -367,54 +366,6 @@ async def test_writes_of_an_earlier_process_stay_in_front_of_later_ones(
         await drained(node)
         assert stream.lost
         assert await node.rows("SELECT * FROM t") == [(1, "newer")]
-
-
-async def test_what_got_a_new_number_is_known_again_by_a_file_that_is_older(
-    tmp_path: Path, autojump_clock: MockClock
-) -> None:
-    """After a power failure the outbox is as it was before its messages were published, and
-    published anew since one of them had been lost."""
-    stream = Losing(
-        lambda cs: any(c.new_values == (1, "first") for c in cs.changes), dedupe_window=0
-    )
-    path, older = tmp_path / "ha.db", tmp_path / "older.db"
-    async with (
-        MemoryBroker(stream, node="n1") as broker,
-        MemoryBroker(stream, node="n2") as other,
-        open_node("n1", broker, path, options=ASYNC) as node,
-        open_node("n2", other, options=SYNC) as two,
-    ):
-        await node.run("CREATE TABLE t(id INTEGER PRIMARY KEY, x)")
-        await drained(node)
-        broker.connected = False
-        await node.run("INSERT INTO t VALUES (1, 'first')")
-        await node.run("INSERT INTO t VALUES (2, 'second')")
-        with (
-            closing(apsw.Connection(str(older))) as copy,
-            closing(apsw.Connection(str(path))) as db,
-            copy.backup("main", db, "main") as backup,
-        ):
-            backup.step()
-        broker.connected = True
-        await drained(node)
-        await settle([node, two])
-        assert stream.lost
-        await two.run("UPDATE t SET x = 'later'")
-        await settle([node, two])
-    async with (
-        MemoryBroker(stream, node="n1") as broker,
-        MemoryBroker(stream, node="n2") as other,
-        open_node("n1", broker, older, options=ASYNC, seed=1) as node,
-        open_node("n2", other, options=SYNC, seed=1) as two,
-    ):
-        await drained(node)
-        await settle([node, two])
-        for each in (node, two):
-            assert await each.rows("SELECT * FROM t") == [(1, "later"), (2, "later")]
-        await node.run("INSERT INTO t VALUES (3, 'and on')")
-        await drained(node)
-        await settle([node, two])
-        assert await two.rows("SELECT x FROM t WHERE id = 3") == [("and on",)]
 
 
 async def test_a_stale_index_write_is_lost_aloud(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -37,10 +37,12 @@ async def node(
     memory: bool = False,
     follow: bool = True,
     first: str | None = "first.db",
+    asynchronous: bool = False,
 ) -> AsyncIterator[Databases]:
     """A node with ``first`` in memory, and a place for others."""
     place = Place(None if folder is None else str(folder), memory, "", open_store)
-    options = replace(OPTIONS, commit=replace(OPTIONS.commit, node=name))
+    commit = replace(OPTIONS.commit, node=name, asynchronous=asynchronous)
+    options = replace(OPTIONS, commit=commit)
     async with MemoryBroker(stream, node=name) as broker:
         runtime = Runtime(random=Random(name))
         databases = Databases(
@@ -64,6 +66,15 @@ async def run(databases: Databases, database_id: str | None, sql: str) -> list[t
         return list((await session.execute(sql)).rows)
     finally:
         await session.aclose()
+
+
+def opened(folder: Path) -> list[str]:
+    """Files that this process has open there, deleted ones too."""
+    found = []
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with suppress(FileNotFoundError):  # the one that lists them
+            found.append(str(descriptor.readlink()))
+    return [path for path in found if path.startswith(str(folder))]
 
 
 async def eventually(condition: Callable[[], bool]) -> None:
@@ -114,6 +125,18 @@ async def test_a_database_is_created_used_and_dropped(stream: MemoryStream, tmp_
             await run(databases, "shop.db", "SELECT name FROM sqlite_schema WHERE name='t'") == []
         )
         await session.aclose()
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+async def test_nothing_stays_open_of_a_dropped_database(
+    stream: MemoryStream, tmp_path: Path, asynchronous: bool
+) -> None:
+    async with node(stream, tmp_path, asynchronous=asynchronous) as databases:
+        await run(databases, None, "CREATE DATABASE shop.db")
+        await run(databases, "shop.db", "CREATE TABLE t(x)")
+        assert opened(tmp_path)
+        await run(databases, None, "DROP DATABASE shop")
+        assert opened(tmp_path) == []
 
 
 async def test_a_drop_ends_what_runs_and_what_is_open(stream: MemoryStream, tmp_path: Path) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import random
+from typing import Any
+
 import pytest
 import trio
 
@@ -262,6 +265,54 @@ def test_what_an_asynchronous_node_writes_goes_out_at_once() -> None:
                     await trio.sleep(0.01)
 
     play(script, asynchronous=("n1",))
+
+
+class Forgetful(random.Random):
+    """The chance of a disk that a power failure leaves with nothing but what was synced."""
+
+    def choice(self, seq: Any) -> Any:
+        return seq[0]
+
+    def random(self) -> float:
+        return 0.99
+
+
+def test_what_got_new_numbers_in_an_outbox_keeps_them_when_the_power_fails() -> None:
+    """The log may have it under the new ones: under the old ones it would count once more."""
+
+    async def script(cluster: Cluster) -> None:
+        one, two = session(cluster, "n1"), session(cluster, "n2")
+        node = cluster.nodes["n1"]
+        await one.execute("CREATE TABLE t(id INTEGER PRIMARY KEY, x)")
+        await ready(cluster)
+        node.disk.chance = Forgetful(0)
+        node.cut(up=True, down=True)
+        for number in (1, 2):
+            await one.execute("INSERT INTO t VALUES (?, 'mine')", [number])
+        process(cluster, "n1").database.store.executor.raw.wal_checkpoint()
+
+        def censor(_: Outgoing) -> str:
+            """Of the two the first is lost, so the second one does not count where it stands."""
+            cluster.server.censor = None
+            return "drop"
+
+        cluster.server.censor = censor
+        before = cluster.server.last
+        node.heal()
+        with trio.fail_after(60):
+            await process(cluster, "n2").database.committer.wait_applied(before + 3)
+            await two.execute("UPDATE t SET x = 'later'")
+        process(cluster, "n1").crash(power=True)
+        with trio.fail_after(60):
+            await trio.sleep(5)
+            await ready(cluster)
+            await trio.sleep(20)
+            await ready(cluster)
+        for name in ("n1", "n2"):
+            found = await session(cluster, name).execute("SELECT * FROM t")
+            assert found.rows == [(1, "later"), (2, "later")]
+
+    play(script, asynchronous=("n1",), checkpoint=1000)
 
 
 def test_a_node_that_stands_before_a_message_does_not_spin_over_what_is_under_way() -> None:
