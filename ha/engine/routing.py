@@ -311,7 +311,7 @@ class RoutedSession(Session):
         self._check_there()
         self._check_writable()
         return await self._write(
-            here, lambda remote, _: remote.undo(mode, since, rows), settles=False
+            here, lambda remote, request: remote.undo(mode, since, rows, request)
         )
 
     @asynccontextmanager

@@ -260,3 +260,36 @@ async def _serve(
             )
             (address,) = await nursery.start(serve)
             task_status.started(address)
+
+
+class Held:
+    """What a node publishes, kept back until :meth:`release`."""
+
+    def __init__(self, node: LeaderNode) -> None:
+        self.reached = trio.Event()
+        self._released = trio.Event()
+        self._log: Any = node.node.database.log
+        self._publish, self._publish_one = self._log.publish, self._log.publish_one
+        self._waiting: list[Any] = []
+        self._log.publish, self._log.publish_one = self._keep, self._keep_one
+
+    def _keep(self, *arguments: Any) -> None:
+        self._waiting.append(arguments)
+        self.reached.set()
+
+    async def _keep_one(self, *arguments: Any) -> Any:
+        self.reached.set()
+        await self._released.wait()
+        return await self._publish_one(*arguments)
+
+    def release(self) -> None:
+        self._log.publish, self._log.publish_one = self._publish, self._publish_one
+        self._released.set()
+        for arguments in self._waiting:
+            self._publish(*arguments)
+
+
+def cut(node: LeaderNode) -> None:
+    """All connections from ``node`` to leaders."""
+    for connection in tuple(node.forwarder._all):
+        connection.abort()
