@@ -19,6 +19,7 @@ from ha.dbapi.aio import connect as connect_dbapi
 from ha.engine.forwarding import Cluster
 from ha.engine.leadership import Leader, Member, Role
 from ha.engine.operations import NodeOperations
+from ha.engine.place import Place
 from ha.forward.forwarder import ForwardOptions, GrpcForwarder
 from ha.log.memory import MemoryBroker, MemoryStream
 from ha.wire.grpc.app import create_apps
@@ -169,9 +170,11 @@ async def open_leaders(
     wait: float = 10.0,
     settle: float = 10.0,
     tokens: dict[str, str] | None = None,
+    place: Place | None = None,
 ) -> AsyncIterator[Leaders]:
     """``count`` nodes n1, n2… on one log, the first of which leads. ``tokens``: what a node sends
-    to the leader, where that is another than the one it asks for."""
+    to the leader, where that is another than the one it asks for; ``place``: of databases that
+    are made later."""
     office = Office()
     stream = MemoryStream(epoch="test")
     async with AsyncExitStack() as stack:
@@ -181,7 +184,9 @@ async def open_leaders(
         for number in range(1, count + 1):
             name = f"n{number}"
             broker = await stack.enter_async_context(MemoryBroker(stream, node=name))
-            node = await stack.enter_async_context(open_node(name, broker, options=OPTIONS))
+            node = await stack.enter_async_context(
+                open_node(name, broker, options=OPTIONS, place=place)
+            )
             leadership = FakeLeadership(office, name)
             leadership.applied = partial(_applied, node)
             options = ForwardOptions(
