@@ -1,7 +1,8 @@
 """What nodes say of databases in the catalogue: which there are, and which are gone.
 
 A word is JSON: ``{"id": "shop.db", "state": "created" | "dropped", "uuid": …, "parameters":
-"_fk=on", "node": …, "dropped": [uuids of earlier databases of this name]}``.
+"_fk=on", "node": …, "dropped": [uuids of earlier databases of this name], "requests": [ids of
+requests of followers that were carried out]}``.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass, replace
 
 logger = logging.getLogger(__name__)
 _MOST_DROPPED = 100
+_MOST_REQUESTS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +27,14 @@ class Announced:
     parameters: str = ""
     node: str = ""
     dropped: tuple[str, ...] = ()
+    requests: tuple[str, ...] = ()
+
+    def asked_by(self, request_id: str) -> Announced:
+        """What is said here carries out a request of a follower. Later words remember it, so that
+        one whose answer was lost is not carried out again."""
+        if not request_id:
+            return self
+        return replace(self, requests=(*self.requests, request_id)[-_MOST_REQUESTS:])
 
     def is_gone(self, uuid: str | None) -> bool:
         """Was the database with this identity dropped?"""
@@ -44,6 +54,7 @@ class Announced:
                 "parameters": self.parameters,
                 "node": self.node,
                 "dropped": list(self.dropped),
+                "requests": list(self.requests),
             }
         ).encode()
 
@@ -64,6 +75,7 @@ def read_announced(words: Iterable[bytes]) -> list[Announced]:
                     parameters=str(raw.get("parameters") or ""),
                     node=str(raw.get("node") or ""),
                     dropped=tuple(map(str, raw.get("dropped") or ())),
+                    requests=tuple(map(str, raw.get("requests") or ())),
                 )
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -43,7 +43,8 @@ class CompleteRows:
 
 class Command:
     """``columns`` are known before it runs. A command whose answer may be long has ``stream``
-    in place of ``work``. ``database``: the name of the one that it makes or drops."""
+    in place of ``work``. ``database``: the name of the one that it makes or drops;
+    ``carried_out``: has one of these requests done so, on whichever node?"""
 
     def __init__(
         self,
@@ -53,11 +54,13 @@ class Command:
         remaining: str = "",
         stream: Callable[[], AbstractAsyncContextManager[Rows]] | None = None,
         database: str | None = None,
+        carried_out: Callable[[Collection[str]], Awaitable[bool]] | None = None,
     ) -> None:
         self.verb = verb
         self.columns = columns
         self.remaining = remaining
         self.database = database
+        self.carried_out = carried_out
         self._work = work
         self._stream = stream
 

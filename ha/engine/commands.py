@@ -9,6 +9,7 @@ take begins so.
 from __future__ import annotations
 
 import re
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -74,19 +75,19 @@ def find_command(databases: Databases, session: Session, sql: str) -> Command | 
 
         async def create() -> Done:
             _outside_of_transaction(session, "CREATE DATABASE")
-            await databases.create(dsn)
+            await databases.create(dsn, session.request_id)
             return Done()
 
-        return Command("CREATE DATABASE", create, (), match["remaining"] or "", database=dsn)
+        return _change_of_databases(databases, "CREATE DATABASE", create, match, dsn)
     if match := _DROP.match(sql):
         dropped = name_in(match)
 
         async def drop() -> Done:
             _outside_of_transaction(session, "DROP DATABASE")
-            await databases.drop(dropped)
+            await databases.drop(dropped, session.request_id)
             return Done()
 
-        return Command("DROP DATABASE", drop, (), match["remaining"] or "", database=dropped)
+        return _change_of_databases(databases, "DROP DATABASE", drop, match, dropped)
     if match := _SET_TXSEQ.match(sql):
         sequence = _sequence(match["value"])
 
@@ -125,6 +126,20 @@ def find_command(databases: Databases, session: Session, sql: str) -> Command | 
 
         return Command("BEGIN", begin, (), match["remaining"] or "")
     return find_history_command(session, sql)
+
+
+def _change_of_databases(
+    databases: Databases,
+    verb: str,
+    work: Callable[[], Awaitable[Done]],
+    match: re.Match[str],
+    name: str,
+) -> Command:
+    async def carried_out(request_ids: Collection[str]) -> bool:
+        return await databases.has_carried_out(name, request_ids)
+
+    rest = match["remaining"] or ""
+    return Command(verb, work, (), rest, database=name, carried_out=carried_out)
 
 
 LINEARIZABLE, LOCAL = "linearizable", "local"

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
 import apsw
 import trio
 
+from ha.core.dsn import parse_dsn
 from ha.core.errors import Code, HaError
 from ha.core.naming import same_id, subject_of
 from ha.engine.announcements import Announced, read_announced
@@ -170,16 +171,38 @@ class Databases:
 
     # --- making ----------------------------------------------------------------------
 
-    async def create(self, text: str) -> Database:
-        """Make a database, and tell the other nodes. Raises HaError."""
+    async def create(self, text: str, request_id: str = "") -> Database:
+        """Make a database, and tell the other nodes. ``request_id``: a follower's name for that.
+        Raises HaError."""
         async with self._changing:
             database = await self._create(text)
-            # One that joins an existing log learns its identity from there.
-            with trio.move_on_after(self._options.commit.publish_timeout):
-                await database.caught_up.wait()
-            announced = await self._last_word(database.id)
-            await self._announce(database, announced, parameters_of(text))
+            parameters = parameters_of(text)
+            try:
+                # One that joins an existing log learns its identity from there.
+                with trio.move_on_after(self._options.commit.publish_timeout):
+                    await database.caught_up.wait()
+                announced = await self._last_word(database.id)
+                await self._announce(database, announced, parameters, request_id)
+            except trio.Cancelled:
+                # It is there, so the others must hear of it, though nobody waits any more.
+                assert self._nursery is not None
+                self._nursery.start_soon(self._announce_later, database, parameters, request_id)
+                raise
             return database
+
+    async def has_carried_out(self, name: str, request_ids: Collection[str]) -> bool:
+        """Was one of these requests to make or drop the database carried out, by whichever node?
+        Raises HaError when the catalogue does not answer."""
+        database_id = parse_dsn(name).database_id
+        try:
+            words = read_announced(await self.broker.catalogue.read())
+        except LogError as error:
+            raise _unreachable(error) from error
+        return any(
+            same_id(word.database_id, database_id)
+            and not set(request_ids).isdisjoint(word.requests)
+            for word in words
+        )
 
     async def _create(self, text: str) -> Database:
         if self._place is None or self._nursery is None:
@@ -222,7 +245,9 @@ class Databases:
             raise _unreachable(error) from error
         return next((a for a in words if a.database_id == database_id), None)
 
-    async def _announce(self, database: Database, last: Announced | None, parameters: str) -> None:
+    async def _announce(
+        self, database: Database, last: Announced | None, parameters: str, request_id: str
+    ) -> None:
         if self._options.standalone:
             return
         word = Announced(
@@ -232,21 +257,24 @@ class Databases:
             parameters=parameters,
             node=self._options.commit.node,
             dropped=last.dropped if last is not None else (),
-        )
+            requests=last.requests if last is not None else (),
+        ).asked_by(request_id)
         try:
             await self.broker.catalogue.put(database.id, word.to_bytes())
         except LogError as error:
             logger.warning("%s is not announced yet: %s", database.id, error)
             assert self._nursery is not None
-            self._nursery.start_soon(self._announce_later, database, parameters)
+            self._nursery.start_soon(self._announce_later, database, parameters, request_id)
 
-    async def _announce_later(self, database: Database, parameters: str) -> None:
+    async def _announce_later(
+        self, database: Database, parameters: str, request_id: str = ""
+    ) -> None:
         """Until it is said, or the database is gone."""
         while self._running.get(database.id) is not None:
             try:
                 last = await self._last_word(database.id)
                 if last is None or not last.exists:
-                    await self._announce(database, last, parameters)
+                    await self._announce(database, last, parameters, request_id)
             except HaError:
                 await trio.sleep(_RETRY)
             else:
@@ -254,9 +282,11 @@ class Databases:
 
     # --- dropping --------------------------------------------------------------------
 
-    async def drop(self, database_id: str) -> None:
-        """Close a database and remove its files, here and on the nodes that follow. Raises
-        HaError: NOT_FOUND, REFUSED for the default one while there are others."""
+    async def drop(self, database_id: str, request_id: str = "") -> None:
+        """Close a database and remove its files, here and on the nodes that follow.
+
+        ``request_id``: a follower's name for that. Raises HaError: NOT_FOUND, REFUSED for the
+        default one while there are others."""
         async with self._changing:
             database = self.get(database_id)
             if database is self.get() and len(self._running) > 1:
@@ -268,8 +298,10 @@ class Databases:
             last = await self._last_word(database.id)
             if not self._options.standalone:
                 uuid = _uuid_of(database.store) or (last.uuid if last is not None else None)
-                word = (last or Announced(database.id, exists=True)).without(
-                    uuid, self._options.commit.node
+                word = (
+                    (last or Announced(database.id, exists=True))
+                    .without(uuid, self._options.commit.node)
+                    .asked_by(request_id)
                 )
                 try:
                     await self.broker.catalogue.put(database.id, word.to_bytes())

@@ -107,6 +107,7 @@ class Remote(Protocol):
         mode: Mode,
         since: Since,
         rows: Mapping[str, frozenset[int]] | None,
+        request_id: str,
     ) -> UndoReport: ...
 
     def cancel(self) -> None:

@@ -61,6 +61,7 @@ _ELSEWHERE = frozenset({Code.NOT_LEADER, Code.NO_LEADER})
 """Nothing was written: another node leads, or will, or this one's term is not open yet."""
 _ONLY_IN_TRANSACTION = frozenset({"foreign_keys", "defer_foreign_keys"})
 _DATABASE_COMMANDS = frozenset({"CREATE DATABASE", "DROP DATABASE"})
+_DONE_ALREADY = frozenset({Code.ALREADY_EXISTS, Code.NOT_FOUND})
 
 
 class _Here:
@@ -311,7 +312,7 @@ class RoutedSession(Session):
         self._check_there()
         self._check_writable()
         return await self._write(
-            here, lambda remote, _: remote.undo(mode, since, rows), settles=False
+            here, lambda remote, request: remote.undo(mode, since, rows, request)
         )
 
     @asynccontextmanager
@@ -325,12 +326,45 @@ class RoutedSession(Session):
         if command.verb not in _DATABASE_COMMANDS or self.status is not Status.IDLE:
             return await command.run(max_rows)
 
-        async def there(remote: Remote, _: str) -> Result:
-            result = await remote.execute(sql, None, max_rows, "")
+        asked: list[str] = []
+
+        async def here() -> Result:
+            return await self._unless_done(command, asked, lambda: command.run(max_rows))
+
+        async def there(remote: Remote, request: str) -> Result:
+            earlier = tuple(asked)
+            asked.append(request)
+            try:
+                result = await self._unless_done(
+                    command, earlier, lambda: remote.execute(sql, None, max_rows, request)
+                )
+            except LeaderLost as lost:
+                if lost.not_run:
+                    raise
+                done = await self._settle_command(command, remote.leader, asked)
+                if done is None:
+                    raise
+                if not done:
+                    raise LeaderLost(lost.reason, not_run=True) from lost
+                result = Result(Kind.COMMAND, command.verb)
             await self._until_known(command)
             return result
 
-        return await self._write(lambda: command.run(max_rows), there, settles=False)
+        return await self._write(here, there, settles=False)
+
+    async def _unless_done(
+        self, command: Command, earlier: Sequence[str], work: Callable[[], Awaitable[Result]]
+    ) -> Result:
+        """``work``, once more: what it finds done already may have been done by an earlier try."""
+        assert command.carried_out is not None
+        try:
+            return await work()
+        except HaError as error:
+            if not earlier or error.code not in _DONE_ALREADY:
+                raise
+            if not await command.carried_out(earlier):
+                raise
+            return Result(Kind.COMMAND, command.verb)
 
     async def _until_known(self, command: Command) -> None:
         """Until this node too has made, or dropped, a database. It may be one that does not
@@ -649,7 +683,7 @@ class RoutedSession(Session):
         with trio.move_on_after(self._cluster.settle):
             while True:
                 try:
-                    position = await self._fence(request)
+                    _, position = await self._fence(request, database.id)
                     await database.committer.wait_applied(position)
                     transactions = database.history.transactions(since + 1, position)
                     async with closing(transactions) as found:
@@ -661,11 +695,36 @@ class RoutedSession(Session):
                     await trio.sleep(_PAUSE)
         return None
 
-    async def _fence(self, request: str) -> int:
-        leader = await self._cluster.leadership.wait_for_leader(self._cluster.settle)
+    async def _settle_command(
+        self, command: Command, asked_one: Leader, asked: Sequence[str]
+    ) -> bool | None:
+        """Was a database made, or dropped? None: not known, or not for certain.
+
+        The catalogue says what was carried out. What it does not say will never come if the leader
+        is still the one that was asked. Of another one it may come yet: to make the database
+        again then is harmless, since both join one log; to drop it again is not, since it may
+        have been made anew.
+        """
+        assert command.carried_out is not None
+        with trio.move_on_after(self._cluster.settle):
+            while True:
+                try:
+                    leader, _ = await self._fence(asked[-1], "")
+                    if await command.carried_out(asked):
+                        return True
+                    certain = leader == asked_one or command.verb == "CREATE DATABASE"
+                    return False if certain else None
+                except (HaError, LogError, LeaderLost):
+                    await trio.sleep(_PAUSE)
+        return None
+
+    async def _fence(self, request: str, database_id: str) -> tuple[Leader, int]:
+        """Who confirms, and the position. ``database_id``: "" for the leader's default one."""
+        cluster = self._cluster
+        leader = await cluster.leadership.wait_for_leader(cluster.settle)
         if self._leads:
-            return await self._cluster.leadership.confirm(self._database.id)
-        return await self._cluster.forwarder.confirm(leader, self._database.id, request)
+            return leader, await cluster.leadership.confirm(database_id or None)
+        return leader, await cluster.forwarder.confirm(leader, database_id, request)
 
     # --- errors ----------------------------------------------------------------------
 

@@ -172,7 +172,9 @@ class Session:
             raise HaError(Code.IN_TRANSACTION, f"{mode} cannot be part of a transaction")
         self._check_there()
         self._check_writable()
-        report = await undo(self._database, mode, since, rows, dry_run=dry_run)
+        report = await undo(
+            self._database, mode, since, rows, dry_run=dry_run, request_id=self.request_id
+        )
         self._txseq = report.sequence or self._txseq
         return report
 

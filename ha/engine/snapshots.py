@@ -35,6 +35,10 @@ SNAPSHOT_PATIENCE = 60.0
 _OWED_PAUSE = 1.0
 _GUARD_LONGEST = 600.0
 _GUARD_SHORTEST = 0.25
+_GUARD_AGAIN = 10.0
+"""Seconds to the next look at a bucket that did not answer."""
+_SILENCE_TOLD_AFTER, _SILENCE_TOLD_AGAIN = 60.0, 600.0
+"""Seconds without an answer of the bucket, beside a log that answers, until that is told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +212,9 @@ class Snapshots:
         self._lock = trio.Lock()
         self.taken = 0
         self._uncovered: tuple[int, int] | None = None
+        self._tell_silence_at: float | None = None
+        self._was_there = False
+        """Has there been a snapshot? One that is gone may have held what the log has not."""
         self._owed = trio.Event()
 
     def owe(self) -> None:
@@ -234,6 +241,7 @@ class Snapshots:
         async with self._lock:
             try:
                 if not await self._is_beyond_newest():
+                    self._was_there = True
                     return 0
                 async with database.replacing.shared():
                     sequence = await publish_snapshot(
@@ -248,6 +256,7 @@ class Snapshots:
                     Code.UNAVAILABLE, f"the snapshot cannot be stored: {error}", hint="try again"
                 ) from error
             self.taken += sequence > 0
+            self._was_there = True
             return sequence
 
     async def _is_beyond_newest(self) -> bool:
@@ -284,7 +293,7 @@ class Snapshots:
             await self._try()
 
     async def _guard(self) -> None:
-        """The base is never lost: by a start, nor by the age of messages."""
+        """The base is never lost: by a start, by the age of messages, nor with the bucket."""
         await trio.sleep(self._chance() * self._options.jitter)
         if not self._seems_empty():
             self.owe()
@@ -294,17 +303,45 @@ class Snapshots:
                 state = await self._database.log.state()
                 if state.max_age:
                     pause = max(_GUARD_SHORTEST, min(state.max_age / 8, _GUARD_LONGEST))
-                    if await self._oldest_uncovered() > state.max_age / 2:
-                        await self._try()
+                info = await self._newest()
+                if info is None and self._was_there:
+                    self.owe()  # somebody has removed it, or all of the bucket
+                elif state.max_age and await self._oldest_uncovered(info) > state.max_age / 2:
+                    await self._try()
             except LogError as error:
                 logger.info("the age of the log cannot be seen: %s", error)
+                pause = min(pause, _GUARD_AGAIN)
             # Not all nodes at the same moment.
             await trio.sleep(pause * (0.5 + self._chance() / 2))
 
-    async def _oldest_uncovered(self) -> float:
+    async def _newest(self) -> SnapshotInfo | None:
+        """While the log answers. Raises LogError; if that lasts, an operator is told what to do."""
+        database = self._database
+        try:
+            info = await newest_of(database.log, database.broker, database.id)
+        except LogError as error:
+            now = trio.current_time()
+            if self._tell_silence_at is None:
+                self._tell_silence_at = now + _SILENCE_TOLD_AFTER
+            elif now >= self._tell_silence_at:
+                self._tell_silence_at = now + _SILENCE_TOLD_AGAIN
+                bucket = f"OBJ_{database.log.subject.partition('.')[0]}_SNAPSHOTS"
+                logger.warning(
+                    "the log of %s answers, and its snapshots do not: %s. If that lasts while all"
+                    " NATS servers are up, and some node that has the database in a file is ready:"
+                    " nats stream rm %s; nodes publish theirs anew then",
+                    database.id,
+                    error,
+                    bucket,
+                )
+            raise
+        self._tell_silence_at = None
+        self._was_there = self._was_there or info is not None
+        return info
+
+    async def _oldest_uncovered(self, info: SnapshotInfo | None) -> float:
         """Seconds since the oldest message that no snapshot holds; 0 if there is none."""
         database = self._database
-        info = await newest_of(database.log, database.broker, database.id)
         covered = 0 if info is None else info.sequence
         if database.committer.applied <= covered:
             return 0.0

@@ -63,8 +63,10 @@ async def undo(
     rows: Mapping[str, frozenset[int]] | None = None,
     *,
     dry_run: bool = False,
+    request_id: str = "",
 ) -> UndoReport:
-    """Revert transactions; see docs/spec.md, "History and undo".
+    """Revert transactions; see docs/spec.md, "History and undo". ``request_id``: a follower's
+    name for it.
 
     Raises HaError: NOT_FOUND when the log does not hold what is meant, CONSTRAINT_VIOLATION
     with the list of obstacles, and whatever a write may end with. A dry run reports obstacles
@@ -85,7 +87,7 @@ async def undo(
     async with database.limiter:
         for _ in range(_TRIES):
             try:
-                return await _Undo(database, request, dry_run).run()
+                return await _Undo(database, request, dry_run, request_id).run()
             except _PlanAgain as error:
                 last = error
     raise last
@@ -94,9 +96,12 @@ async def undo(
 class _Undo:
     """One plan, and the transaction made of it."""
 
-    def __init__(self, database: Database, request: Request, dry_run: bool) -> None:
+    def __init__(
+        self, database: Database, request: Request, dry_run: bool, request_id: str
+    ) -> None:
         self._database = database
         self._request = request
+        self._request_id = request_id
         self._report = UndoReport(dry_run=dry_run)
         self._shapes: dict[str, Shape | None] = {}
         self._planner = Planner(request, self._shape, schema_change)
@@ -208,6 +213,7 @@ class _Undo:
             alone=True,
             work=self._work,
             executor=executor,
+            request=self._request_id,
         )
         try:
             await database.committer.submit(unit)

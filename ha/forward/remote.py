@@ -103,9 +103,15 @@ class RemoteSession:
         return _Rows(self, response.rows, result, done=response.done)
 
     async def undo(
-        self, mode: Mode, since: Since, rows: Mapping[str, frozenset[int]] | None
+        self,
+        mode: Mode,
+        since: Since,
+        rows: Mapping[str, frozenset[int]] | None,
+        request_id: str,
     ) -> UndoReport:
-        request = ForwardRequest(call=Call.UNDO, undo=codec.encode_undo(mode, since, rows))
+        request = ForwardRequest(
+            call=Call.UNDO, undo=codec.encode_undo(mode, since, rows), request_id=request_id
+        )
         return self._read(codec.decode_report, (await self.call(request)).undo)
 
     def cancel(self) -> None:

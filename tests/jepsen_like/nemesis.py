@@ -6,7 +6,6 @@ import os
 import random
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -15,7 +14,9 @@ from tests.jepsen_like.nodes import Cluster
 from tests.jepsen_like.observe import write_surely
 from tests.jepsen_like.proxy import Mode
 
-RECOVERY = 120.0  # seconds after the end of a fault within which its node takes writes again
+RECOVERY = 120.0
+"""Seconds after the end of a fault within which its node takes writes again, beside those in
+which it catches up with the log."""
 PROBE = "UPDATE probe SET x = x + 1"
 _SLOW = (0.01, 0.1)  # seconds for each write and each sync of a slow disk
 _SKEWS = (-86_400.0, -3600.0, -5.0, -0.5, 0.5, 5.0, 3600.0, 86_400.0)
@@ -72,7 +73,8 @@ class Nemesis:
         """If it does not, that is an anomaly, and the run goes on with a node started anew."""
         cluster = self._cluster
         try:
-            write_surely(cluster.nodes[name], PROBE, time.monotonic() + RECOVERY)
+            node = cluster.nodes[name]
+            write_surely(node, PROBE, node.patience(RECOVERY))
         except AssertionError as error:
             self.problems.append(
                 f"{name} did not recover from {kind} within {RECOVERY:g} s: {error}\n"

@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 
+from tests.support.patience import Patience
 from tests.support.processes import HaProcess
 
 _TABLES = {
@@ -92,29 +93,32 @@ def fetch_log(node: HaProcess) -> Log:
 
 
 def settle(nodes: Mapping[str, HaProcess], timeout: float) -> dict[str, Observation]:
-    """Every node's state when all are ready and equal, or when ``timeout`` seconds are over.
+    """Every node's state when all are ready and equal, or when ``timeout`` seconds have brought
+    none of them further.
 
     Whether they are equal is not judged here. Each node takes a last write first: what it still
     had in doubt stands before that, or never will.
     """
-    end = time.monotonic() + timeout
     last = 0
     for name, node in nodes.items():
         node.wait_ready(timeout)
-        last = max(last, write_surely(node, f"CREATE TABLE IF NOT EXISTS last_{name}(x)", end))
+        sql = f"CREATE TABLE IF NOT EXISTS last_{name}(x)"
+        last = max(last, write_surely(node, sql, node.patience(timeout)))
+    seen: dict[str, tuple[int, dict[str, list[list[Any]]]]] = {}
+    patience = Patience(timeout, lambda: sum(received for received, _ in seen.values()))
     while True:
-        seen = {name: observe(node) for name, node in nodes.items()}
+        seen |= {name: observe(node) for name, node in nodes.items()}
         first, *others = seen.values()
         if first[0] >= last and all(one == first for one in others):
             break
-        if time.monotonic() > end:
+        if patience.is_over():
             break
         time.sleep(0.2)  # polling is all that a client can do
     return {name: Observation(*seen[name], fetch_log(node)) for name, node in nodes.items()}
 
 
-def write_surely(node: HaProcess, sql: str, end: float) -> int:
-    """Try until it is acknowledged; its sequence. Raises AssertionError at ``end``."""
+def write_surely(node: HaProcess, sql: str, patience: Patience) -> int:
+    """Try until it is acknowledged; its sequence. Raises AssertionError when that is over."""
     problem = ""
     while True:
         try:
@@ -125,6 +129,6 @@ def write_surely(node: HaProcess, sql: str, end: float) -> int:
             if answer.status_code == 200:
                 return int(answer.headers["x-txseq"])
             problem = answer.text
-        if time.monotonic() > end:
+        if patience.is_over():
             raise AssertionError(f"a node refuses a write: {problem}")
         time.sleep(0.1)

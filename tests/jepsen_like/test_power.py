@@ -33,10 +33,10 @@ def lost(folder: Path, durability: str) -> set[str]:
     try:
         cluster.start()
         nodes = list(cluster.nodes.values())
-        end = time.monotonic() + READY
-        write_surely(nodes[0], "CREATE TABLE t(x TEXT PRIMARY KEY)", end)
+        patience = nodes[0].patience(READY)
+        write_surely(nodes[0], "CREATE TABLE t(x TEXT PRIMARY KEY)", patience)
         for number, value in enumerate(sorted(acknowledged)):
-            write_surely(nodes[number % len(nodes)], f"INSERT INTO t VALUES ('{value}')", end)
+            write_surely(nodes[number % len(nodes)], f"INSERT INTO t VALUES ('{value}')", patience)
         cluster.lose_power(cluster.nodes, seed=0)  # nothing survives that was not synced
         missing: set[str] = set()
         for node in nodes:

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import random
 import threading
-import time
 from typing import Any
 
 from tests.jepsen_like.clients import Client
@@ -47,14 +46,14 @@ READ_REGISTER = "SELECT v FROM register WHERE k = ?"
 def prepare(node: HaProcess, timeout: float) -> int:
     """Makes the tables; the sequence at which they are there. In leader mode one may have to be
     found first. Raises AssertionError."""
-    end = time.monotonic() + timeout
+    patience = node.patience(timeout)
     for sql in SCHEMA:
-        write_surely(node, sql.replace("CREATE TABLE", "CREATE TABLE IF NOT EXISTS"), end)
+        write_surely(node, sql.replace("CREATE TABLE", "CREATE TABLE IF NOT EXISTS"), patience)
     rows = [f"({key}, 'r{key}-0-0')" for key in range(KEYS)]
-    write_surely(node, f"INSERT OR IGNORE INTO register VALUES {', '.join(rows)}", end)
+    write_surely(node, f"INSERT OR IGNORE INTO register VALUES {', '.join(rows)}", patience)
     rows = [f"({one}, {BALANCE})" for one in range(ACCOUNTS)]
-    write_surely(node, f"INSERT OR IGNORE INTO accounts VALUES {', '.join(rows)}", end)
-    return write_surely(node, "INSERT INTO probe VALUES (0)", end)
+    write_surely(node, f"INSERT OR IGNORE INTO accounts VALUES {', '.join(rows)}", patience)
+    return write_surely(node, "INSERT INTO probe VALUES (0)", patience)
 
 
 class Load:

@@ -16,6 +16,7 @@ from ha.engine.api import Result
 from ha.engine.committer import CommitOptions
 from ha.engine.database import Database, DatabaseOptions
 from ha.engine.databases import Databases
+from ha.engine.place import Place
 from ha.engine.runtime import Runtime
 from ha.engine.session import Session
 from ha.log.api import Broker
@@ -78,11 +79,13 @@ async def open_node(
     options: DatabaseOptions = OPTIONS,
     store_options: StoreOptions = StoreOptions(synchronous="OFF"),  # noqa: B008
     seed: int = 0,
+    place: Place | None = None,
 ) -> AsyncIterator[TestNode]:
-    """A node with the database ``ha.db``, in a temporary folder of its own without ``path``."""
+    """A node with the database ``ha.db``, in a temporary folder of its own without ``path``;
+    with ``place`` it follows when others make or drop databases."""
     options = replace(options, commit=replace(options.commit, node=name))
     runtime = _runtime(random.Random(f"{name}-{seed}"))
-    databases = Databases(broker, options, runtime, stream="ha_replication")
+    databases = Databases(broker, options, runtime, stream="ha_replication", place=place)
     store = (
         Store.open_memory("ha.db", store_options)
         if path is None
@@ -91,6 +94,7 @@ async def open_node(
     async with trio.open_nursery() as nursery:
         try:
             await databases.open("ha.db", store, nursery)
+            nursery.start_soon(databases.follow)
             node = TestNode(name, databases, nursery.cancel_scope)
             yield node
             for session in node.sessions:

@@ -19,6 +19,7 @@ from ha.dbapi.aio import connect as connect_dbapi
 from ha.engine.forwarding import Cluster
 from ha.engine.leadership import Leader, Member, Role
 from ha.engine.operations import NodeOperations
+from ha.engine.place import Place
 from ha.forward.forwarder import ForwardOptions, GrpcForwarder
 from ha.log.memory import MemoryBroker, MemoryStream
 from ha.wire.grpc.app import create_apps
@@ -169,9 +170,11 @@ async def open_leaders(
     wait: float = 10.0,
     settle: float = 10.0,
     tokens: dict[str, str] | None = None,
+    place: Place | None = None,
 ) -> AsyncIterator[Leaders]:
     """``count`` nodes n1, n2… on one log, the first of which leads. ``tokens``: what a node sends
-    to the leader, where that is another than the one it asks for."""
+    to the leader, where that is another than the one it asks for; ``place``: of databases that
+    are made later."""
     office = Office()
     stream = MemoryStream(epoch="test")
     async with AsyncExitStack() as stack:
@@ -181,7 +184,9 @@ async def open_leaders(
         for number in range(1, count + 1):
             name = f"n{number}"
             broker = await stack.enter_async_context(MemoryBroker(stream, node=name))
-            node = await stack.enter_async_context(open_node(name, broker, options=OPTIONS))
+            node = await stack.enter_async_context(
+                open_node(name, broker, options=OPTIONS, place=place)
+            )
             leadership = FakeLeadership(office, name)
             leadership.applied = partial(_applied, node)
             options = ForwardOptions(
@@ -260,3 +265,36 @@ async def _serve(
             )
             (address,) = await nursery.start(serve)
             task_status.started(address)
+
+
+class Held:
+    """What a node publishes, kept back until :meth:`release`."""
+
+    def __init__(self, node: LeaderNode) -> None:
+        self.reached = trio.Event()
+        self._released = trio.Event()
+        self._log: Any = node.node.database.log
+        self._publish, self._publish_one = self._log.publish, self._log.publish_one
+        self._waiting: list[Any] = []
+        self._log.publish, self._log.publish_one = self._keep, self._keep_one
+
+    def _keep(self, *arguments: Any) -> None:
+        self._waiting.append(arguments)
+        self.reached.set()
+
+    async def _keep_one(self, *arguments: Any) -> Any:
+        self.reached.set()
+        await self._released.wait()
+        return await self._publish_one(*arguments)
+
+    def release(self) -> None:
+        self._log.publish, self._log.publish_one = self._publish, self._publish_one
+        self._released.set()
+        for arguments in self._waiting:
+            self._publish(*arguments)
+
+
+def cut(node: LeaderNode) -> None:
+    """All connections from ``node`` to leaders."""
+    for connection in tuple(node.forwarder._all):
+        connection.abort()

@@ -16,8 +16,14 @@ from typing import Any, Self
 
 import httpx
 
+from tests.support.patience import Patience
+
 _PORT = re.compile(r" (http|postgresql|nats) port=(\d+)")
-START_TIMEOUT = 60.0
+_CATCHING_UP = re.compile(r"catching up with the log, at (\d+)")
+START_SILENCE = 60.0
+"""Seconds without a line of its log after which a node that starts is given up."""
+_START_LONGEST = 300.0
+_LOOK = 0.2
 
 
 class HaProcess:
@@ -46,8 +52,8 @@ class HaProcess:
         self.client = httpx.Client(timeout=60.0)
         self._serving = threading.Event()
 
-    def start(self) -> Self:
-        """Returns when it serves; fails with its log if it does not."""
+    def start(self, silence: float = START_SILENCE) -> Self:
+        """Returns when it serves; fails with its log if it does not, and is silent so long."""
         self._serving.clear()
         self.ports.clear()  # those of an earlier process are another's by now
         self.process = subprocess.Popen(
@@ -61,7 +67,10 @@ class HaProcess:
         )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
-        if not self._serving.wait(START_TIMEOUT) or "http" not in self.ports:
+        patience = Patience(silence, lambda: len(self.lines), longest=_START_LONGEST)
+        while not self._serving.wait(min(_LOOK, silence)) and not patience.is_over():
+            pass
+        if not self._serving.is_set() or "http" not in self.ports:
             self.kill()
             raise AssertionError("the node does not serve:\n" + "\n".join(self.lines[-30:]))
         return self
@@ -96,24 +105,36 @@ class HaProcess:
         return rows
 
     def wait_ready(self, timeout: float = 60.0) -> None:
-        """Until ``/readyz`` is 200."""
+        """Until ``/readyz`` is 200; as long as that takes while the node catches up."""
         self._until(lambda: self.client.get(self.url + "/readyz").status_code == 200, timeout)
 
     def wait_rows(self, sql: str, expected: list[list[Any]], timeout: float = 60.0) -> None:
         """Until the query answers ``expected``."""
         self._until(lambda: self.rows(sql) == expected, timeout, lambda: self.rows(sql))
 
-    @staticmethod
-    def _until(condition: Any, timeout: float, show: Any = None) -> None:
+    def patience(self, seconds: float) -> Patience:
+        """With this node: it counts for progress that it catches up with the log."""
+        return Patience(seconds, self._catching_up)
+
+    def _catching_up(self) -> int | None:
+        """How far it is; None when it does not catch up, or does not answer."""
+        try:
+            answer = self.client.get(self.url + "/readyz", timeout=5.0)
+        except (httpx.HTTPError, KeyError):
+            return None
+        match = _CATCHING_UP.search(answer.text)
+        return int(match[1]) if match else None
+
+    def _until(self, condition: Any, timeout: float, show: Any = None) -> None:
         # Polling over HTTP is all that a client of another process can do.
-        end = time.monotonic() + timeout
+        patience = self.patience(timeout)
         while True:
             try:
                 if condition():
                     return
             except httpx.HTTPError:
                 pass
-            if time.monotonic() > end:
+            if patience.is_over():
                 raise AssertionError(f"not within {timeout} s: {show() if show else ''}")
             time.sleep(0.05)
 

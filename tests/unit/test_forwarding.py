@@ -22,7 +22,7 @@ from ha.wire.grpc.leader_service import RequestIds
 from ha.wire.http.server import Tls
 from tests.support.certificate import make_certificate
 from tests.support.cluster import open_cluster, settle
-from tests.support.leaders import LeaderNode, Leaders, open_leaders
+from tests.support.leaders import Held, Leaders, cut, open_leaders
 from tests.support.pg import sqlstate_of
 
 TABLE = "CREATE TABLE t (id INTEGER PRIMARY KEY, x TEXT UNIQUE)"
@@ -560,32 +560,6 @@ async def test_a_lost_interactive_transaction_is_rolled_back_with_40001() -> Non
         assert session.status is Status.IDLE
         cluster.lead(1)
         assert (await session.execute("SELECT * FROM t")).rows == []
-
-
-class Held:
-    """What a node publishes, kept back until :meth:`release`."""
-
-    def __init__(self, node: LeaderNode) -> None:
-        self.reached = trio.Event()
-        self._log: Any = node.node.database.log
-        self._publish = self._log.publish
-        self._waiting: list[Any] = []
-        self._log.publish = self._keep
-
-    def _keep(self, *arguments: Any) -> None:
-        self._waiting.append(arguments)
-        self.reached.set()
-
-    def release(self) -> None:
-        self._log.publish = self._publish
-        for arguments in self._waiting:
-            self._publish(*arguments)
-
-
-def cut(node: LeaderNode) -> None:
-    """All connections from ``node`` to leaders."""
-    for connection in tuple(node.forwarder._all):
-        connection.abort()
 
 
 async def test_a_lost_answer_of_a_living_leader_is_settled_in_the_log() -> None:

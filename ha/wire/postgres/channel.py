@@ -26,6 +26,10 @@ class Channel:
     def __init__(self, stream: trio.abc.Stream, decoder: FrontendDecoder) -> None:
         self.stream = stream
         self.decoder = decoder
+        self.torn = False
+        """Was sending given up in the middle of a message?"""
+        self.parting = False
+        """Has it said its last words?"""
         self._out: list[bytes] = []
         self._size = 0
 
@@ -46,10 +50,12 @@ class Channel:
             data = b"".join(self._out)
             self._out.clear()
             self._size = 0
+            self.torn = True
             try:
                 await self.stream.send_all(data)
             except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
                 raise Closed from error
+            self.torn = False
 
     async def more(self) -> None:
         """Receive something. Nothing is sent first. Raises Closed."""
@@ -120,9 +126,11 @@ class PlainChannel(Channel):
             return 0
 
     async def _send_rest(self, data: memoryview) -> None:
+        self.torn = True
         while data:
             await trio.lowlevel.wait_writable(self._number)
             data = data[self._send(data) :]
+        self.torn = False
 
     async def more(self) -> None:
         """Waits first: nearly always the client has yet to ask."""

@@ -14,12 +14,13 @@ import trio
 from ha.core.errors import HaError
 from ha.engine.api import Sessions
 from ha.wire.postgres import backend
-from ha.wire.postgres.channel import Channel, Closed
+from ha.wire.postgres.channel import Closed
 from ha.wire.postgres.codec import ProtocolError
 from ha.wire.postgres.config import Config
 from ha.wire.postgres.connection import converse, open_conversation
 from ha.wire.postgres.conversation import Conversation
 from ha.wire.postgres.errors import Fatal, from_ha
+from ha.wire.postgres.farewell import linger, say_farewell
 from ha.wire.postgres.messages import CancelRequest
 from ha.wire.postgres.plan import PlanCache
 from ha.wire.postgres.startup import Login, start
@@ -82,6 +83,8 @@ class Server:
         try:
             await self._enter(stream, login)
         finally:
+            if login.channel.parting:
+                await linger(stream)  # last: all that the session held is free by now
             login.channel.close()
 
     async def _enter(self, stream: trio.SocketStream, login: Login) -> None:
@@ -96,10 +99,10 @@ class Server:
                 login, self.sessions, self.config, self.plans, self._process_id()
             )
         except Fatal as error:
-            await _refuse(login.channel, error.notice("FATAL"))
+            await say_farewell(login.channel, error.notice("FATAL"))
             return
         except HaError as error:
-            await _refuse(login.channel, _as_fatal(from_ha(error)))
+            await say_farewell(login.channel, _as_fatal(from_ha(error)))
             return
         await self._serve(stream, login, conversation)
 
@@ -116,16 +119,16 @@ class Server:
             notice = backend.Notice(
                 "FATAL", error.sqlstate, error.message, hint=getattr(error, "hint", None)
             )
-            await _refuse(login.channel, notice)
+            await say_farewell(login.channel, notice)
         except Closed:
             raise
         except trio.Cancelled:
             with trio.CancelScope(shield=True):
-                await _refuse(login.channel, _SHUTDOWN)
+                await say_farewell(login.channel, _SHUTDOWN)
             raise
         except Exception:
             logger.exception("a PostgreSQL session ended by a bug")
-            await _refuse(login.channel, backend.Notice("FATAL", "XX000", "internal error"))
+            await say_farewell(login.channel, backend.Notice("FATAL", "XX000", "internal error"))
         finally:
             del self.clients[process_id]
             await conversation.aclose()
@@ -163,12 +166,6 @@ def _hung_up(socket: trio.socket.SocketType) -> bool:
     except (ValueError, OSError):
         return True
     return bool(poll.poll(0))
-
-
-async def _refuse(channel: Channel, notice: backend.Notice) -> None:
-    channel.write(backend.error_response(notice))
-    with trio.move_on_after(1):
-        await channel.flush()
 
 
 def _as_fatal(notice: backend.Notice) -> backend.Notice:

@@ -21,6 +21,7 @@ from ha.wire.postgres.channel import Channel, Closed, PlainChannel
 from ha.wire.postgres.codec import FrontendDecoder, ProtocolError
 from ha.wire.postgres.config import Auth, Config
 from ha.wire.postgres.errors import Fatal
+from ha.wire.postgres.farewell import linger, say_farewell
 from ha.wire.postgres.messages import (
     CancelRequest,
     GSSENCRequest,
@@ -78,8 +79,8 @@ async def start(stream: trio.SocketStream, config: Config) -> Login | CancelRequ
         notice = backend.Notice(
             "FATAL", error.sqlstate, error.message, hint=getattr(error, "hint", None)
         )
-        opening.channel.write(backend.error_response(notice))
-        await opening.channel.flush()
+        await say_farewell(opening.channel, notice)
+        await linger(stream)
         raise Closed from error
     finally:
         opening.close_unused()
