@@ -120,6 +120,7 @@ class Fold:
         self.term = control.term(connection)
         """The highest term of a leader in the log up to the position."""
         self._term = self.term
+        self._uuid = self.position.uuid
         self.trusted = 0
         """Bases up to here are known not to tell of a gap."""
         self._current = self.position.applied
@@ -150,6 +151,7 @@ class Fold:
         try:
             connection.execute("BEGIN IMMEDIATE")
             last: Entry | None = None
+            self._uuid = self.position.uuid
             done = self._look_again()
             self._current = max(self.position.applied, done)
             self.suffix.in_place = True
@@ -208,8 +210,10 @@ class Fold:
         """The position in the file: a COMMIT that SQLite called failed may stand there, so that it
         is further on than we know."""
         connection = self._connection
-        done = control.position(connection, self._subject).applied
+        found = control.position(connection, self._subject)
+        done = found.applied
         if done > self.position.applied:
+            self._uuid = found.uuid
             self.term = control.term(connection)
             if self._outbox is not None:
                 self._outbox.count(connection)
@@ -282,7 +286,7 @@ class Fold:
         if cs.kind is Kind.SKIP:
             return Folded(entry, Verdict.APPLY, kind=cs.kind)
         seen = self._seen(cs)
-        verdict = judge(cs, self.position.uuid, seen, self._virtual_seen(cs), self._term)
+        verdict = judge(cs, self._uuid, seen, self._virtual_seen(cs), self._term)
         known = max(self._current, self.trusted)
         # A base that does not stand before the message is of a log whose end was lost.
         behind = cs.base is not None and known < cs.base < entry.sequence
@@ -370,14 +374,14 @@ class Fold:
         return Verdict.APPLY, applied
 
     def _base(self, entry: Entry, cs: ChangeSet) -> Folded:
-        if self.position.uuid is None:
+        if self._uuid is None:
             if cs.uuid is None:
                 raise FormatError("a base without the database's uuid")
             self._connection.execute("UPDATE ha_log SET uuid = ? WHERE id = 1", (cs.uuid,))
-            self.refresh()
+            self._uuid = cs.uuid
         if cs.extra.get("rebase"):
             raise Rebased(entry.sequence)
-        verdict = Verdict.APPLY if cs.uuid == self.position.uuid else Verdict.FOREIGN
+        verdict = Verdict.APPLY if cs.uuid == self._uuid else Verdict.FOREIGN
         return Folded(entry, verdict, kind=Kind.BASE)
 
     def _seen(self, cs: ChangeSet) -> Seen:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import apsw
 import pytest
@@ -12,6 +13,7 @@ from trio.testing import MockClock
 from ha.core.errors import Code, HaError
 from ha.log.memory import MemoryBroker, MemoryStream
 from ha.store.connection import Connection
+from ha.store.fold import Fold
 from tests.support.cluster import OPTIONS, TestNode, open_cluster, open_node, settle
 from tests.support.dump import dump
 
@@ -50,6 +52,55 @@ async def test_what_a_doubtful_commit_applied_counts(autojump_clock: MockClock) 
         await two.run("UPDATE t SET x = 'y'")
         await settle(nodes)
         assert dump(one.database.store.path) == dump(two.database.store.path)
+
+
+@pytest.mark.parametrize("stands", [False, True])
+async def test_a_base_whose_commit_failed_is_learned_at_the_next_try(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, stands: bool
+) -> None:
+    """A file with content, and without its identity, is refused when its node starts again."""
+    stream = MemoryStream(epoch="test")
+    path = tmp_path / "ha.db"
+    async with MemoryBroker(stream, node="n1") as broker, open_node("n1", broker) as one:
+        await one.run("CREATE TABLE t(x)")
+        execute = Connection.execute
+        failed: list[str] = []
+
+        def failing(connection, sql, params=None):  # type: ignore[no-untyped-def]
+            here = sql == "COMMIT" and begun and connection.raw.filename == str(path)
+            if here and not failed:
+                failed.append(sql)
+                if stands:
+                    execute(connection, sql, params)
+                raise apsw.IOError("disk I/O error")
+            return execute(connection, sql, params)
+
+        begun = False
+        monkeypatch.setattr(Connection, "execute", failing)
+        apply = Fold.apply
+
+        def begin(fold, *arguments):  # type: ignore[no-untyped-def]
+            nonlocal begun
+            begun = True
+            try:
+                return apply(fold, *arguments)
+            finally:
+                begun = False
+
+        monkeypatch.setattr(Fold, "apply", begin)
+        async with (
+            MemoryBroker(stream, node="n2") as other,
+            open_node("n2", other, path) as two,
+        ):
+            await settle([one, two])
+            assert failed
+        async with (
+            MemoryBroker(stream, node="n2") as other,
+            open_node("n2", other, path, seed=1) as two,
+        ):
+            await one.run("INSERT INTO t VALUES (1)")
+            await settle([one, two])
+            assert await two.rows("SELECT * FROM t") == [(1,)]
 
 
 async def test_a_doubtful_commit_of_an_own_write_says_that_it_is_written(
