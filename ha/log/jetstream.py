@@ -59,6 +59,7 @@ _DUPLICATE_WINDOW = 120.0
 _API_TIMEOUT = 5.0
 _LOOK_AGAIN = 1.0
 _DAY = 24 * 3600.0
+_BY_LEADER = 64  # messages read one by one before a consumer is asked again
 
 
 @dataclass(frozen=True, slots=True)
@@ -576,18 +577,22 @@ class JetStreamLog:
         if first > end:
             return
         position = max(first, 1) - 1
-        consumer = self._consumer(position, check=_no_check)
-        try:
-            async with aclosing(consumer.rest(end)) as entries:
-                async for entry in entries:
-                    position = entry.sequence
-                    yield entry
-        finally:
-            consumer.close()
-        # A consumer reads one server's copy, which may be behind: it ends where that does.
-        while (following := await self._after(position)) is not None and following.sequence <= end:
-            position = following.sequence
-            yield following
+        while True:
+            consumer = self._consumer(position, check=_no_check)
+            try:
+                async with aclosing(consumer.rest(end)) as entries:
+                    async for entry in entries:
+                        position = entry.sequence
+                        yield entry
+            finally:
+                consumer.close()
+            # A consumer reads one server's copy, and ends where that does: it may be behind.
+            for _ in range(_BY_LEADER):
+                following = await self._after(position)
+                if following is None or following.sequence > end:
+                    return
+                position = following.sequence
+                yield following
 
     async def _after(self, sequence: int) -> Entry | None:
         """The next message of this log, by the word of the stream's leader."""

@@ -20,7 +20,7 @@ import trio
 import trio_asyncio
 
 from ha.core.errors import Code, HaError
-from ha.log import objects, ordered
+from ha.log import jetstream, objects, ordered
 from ha.log.api import (
     Ack,
     Entry,
@@ -474,8 +474,9 @@ async def test_the_last_message_lost_is_noticed_by_the_heartbeat(
     assert dropped
 
 
+@pytest.mark.parametrize("by_leader", [1, 64])
 async def test_history_goes_on_where_the_copy_of_one_server_ends(
-    harness: JetStreamHarness, monkeypatch: pytest.MonkeyPatch
+    harness: JetStreamHarness, monkeypatch: pytest.MonkeyPatch, by_leader: int
 ) -> None:
     """A consumer on a replica that is behind tells that nothing is pending. Who looks there for a
     write whose answer was lost would take it for not written."""
@@ -489,6 +490,7 @@ async def test_history_goes_on_where_the_copy_of_one_server_ends(
                 take(consumer, entry, max(0, sent[2].sequence - entry.sequence))
 
         monkeypatch.setattr(ordered.OrderedConsumer, "take", behind)
+        monkeypatch.setattr(jetstream, "_BY_LEADER", by_leader)
         payloads = [entry.payload async for entry in log.history(sent[1].sequence)]
         assert payloads == [b"1", b"2", b"3", b"4", b"5"]
         payloads = [e.payload async for e in log.history(sent[0].sequence, sent[4].sequence)]
