@@ -24,6 +24,9 @@ RUSH = 0.5
 HANG = 300.0
 """Seconds after which a call that has not returned is called stuck."""
 
+_NO_LEADER_HERE = {"not_leader", "no_leader", "unavailable", "outcome_unknown", "not_written"}
+"""Answers after which a client looks for the leader elsewhere."""
+
 
 class Client:
     """Runs the steps of workloads. ``home``: the one node that it may write on, if any."""
@@ -200,7 +203,7 @@ class Client:
         self._ended(call)
         if call.outcome == "internal":
             raise Broken(f"an error that has no name reached a client: {call}")
-        if call.outcome == GONE:
+        if call.outcome == GONE or (self.cluster.plan.lease and call.outcome in _NO_LEADER_HERE):
             self._left = 0
         return call.outcome == OK
 

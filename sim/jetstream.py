@@ -301,7 +301,8 @@ class Server:
             subject.consumers.append(consumer)
         consumer.sent = after
         consumer.generation = consumer.link.generation
-        consumer.link.to_client(consumer.confirmed)
+        asked = consumer.asked
+        consumer.link.to_client(lambda: consumer.confirmed(asked))
         self.pump(consumer)
 
     def _reset(self, subject: _Subject, consumer: SimSubscription, after: int) -> LogReset | None:
@@ -902,7 +903,7 @@ class SimSubscription:
         self._reset: LogReset | None = None
         self._parked = trio.lowlevel.ParkingLot()
         self._open = True
-        self._asked = 0
+        self.asked = 0
         self.link.on_connect.append(self.ask)
         self.link.on_leader.append(self.ask)
 
@@ -910,21 +911,23 @@ class SimSubscription:
         """Make the consumer, from where the last message was received."""
         if not self._open or self.link.dead or self._reset is not None:
             return
-        self._asked += 1
-        asked = self._asked
+        self.asked += 1
+        asked = self.asked
         server = self._broker.server
         self.generation = -1
         self.link.to_server(
-            lambda: server.consume(self, self._position) if asked == self._asked else None
+            lambda: server.consume(self, self._position) if asked == self.asked else None
         )
         server.timeline.after(_ASK_AGAIN, lambda: self._ask_again(asked))
 
     def _ask_again(self, asked: int) -> None:
-        if asked == self._asked and self.link.connected:
+        if asked == self.asked and self.link.connected:
             self.ask()
 
-    def confirmed(self) -> None:
-        self._asked += 1
+    def confirmed(self, asked: int) -> None:
+        """Unless it has asked again since: that question makes another consumer."""
+        if asked == self.asked:
+            self.asked += 1
 
     def broken(self, reset: LogReset) -> None:
         self._reset = reset
