@@ -1,7 +1,7 @@
 """Where one writing node races with itself: its processes, one after the other.
 
-A message of a process that died may reach the log after its node has started again, and a
-process whose disk has lost something says that it is catching up, and takes writes meanwhile.
+A message of a process that died may reach the log after its node has started again, and an
+asynchronous process whose disk has lost something takes writes while the log is not in reach.
 Either way one process writes without having seen what another one wrote, as two nodes do.
 """
 
@@ -20,14 +20,15 @@ def may_race(winner: Call, loser: Call, losses: Losses) -> bool:
     """May ``winner``, which stands later in the log, not have seen ``loser``?
 
     Only if they are of two processes; and what was acknowledged is seen by every later process
-    that says that it is ready, so one that was ready may miss only what was in doubt.
+    that writes, or with asynchronous replication by one that says that it is ready: so it may
+    miss only what was in doubt.
     """
     before, after = _life(loser), _life(winner)
     if after == before:
         return False
     if after < before:  # a late message of a process that has died
         return _in_doubt(winner, losses)
-    return not winner.ready or _in_doubt(loser, losses)
+    return (winner.tentative and not winner.ready) or _in_doubt(loser, losses)
 
 
 def _life(call: Call) -> int:

@@ -80,8 +80,11 @@ def test_an_acknowledged_increment_is_seen_by_a_later_process_that_is_ready() ->
     assert condemned([(increment("n1#1"), 1), (increment("n1#2"), 1)]) == [(2, 1)]
 
 
-def test_a_process_that_is_catching_up_may_overwrite_what_it_has_not_seen() -> None:
-    assert condemned([(increment("n1#1"), 1), (increment("n1#2", ready=False), 1)]) == []
+def test_a_process_without_the_log_may_overwrite_what_it_has_not_seen() -> None:
+    catching_up = increment("n1#2", ready=False)
+    assert condemned([(increment("n1#1"), 1), (catching_up, 1)]) == [(2, 1)]
+    alone = increment("n1#2", ready=False, tentative=True)
+    assert condemned([(increment("n1#1"), 1), (alone, 1)]) == []
 
 
 def test_a_late_message_of_a_dead_process_may_overwrite_what_came_meanwhile() -> None:
