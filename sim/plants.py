@@ -266,8 +266,8 @@ PLANTS: tuple[Plant, ...] = (
         "with asynchronous replication a message leaves the outbox when it has been sent",
         (
             "ha.engine.relay:Relay._send",
-            "        self._sent = waiting[-1].position\n",
-            """        self._sent = waiting[-1].position
+            "        self._sent = next_ones[-1].position\n",
+            """        self._sent = next_ones[-1].position
         import apsw
         reader = self._reader.raw
         db = apsw.Connection(reader.filename, vfs=reader.open_vfs)
@@ -318,10 +318,10 @@ PLANTS: tuple[Plant, ...] = (
         "who begins with a snapshot leaves out the message behind it",
         (
             "ha.engine.snapshots:settle_position",
-            """    if position.applied != info.sequence:
-        control.set_position(connection, subject, info.sequence, None)
+            """        if position.applied != info.sequence:
+            control.set_position(connection, subject, info.sequence, None)
 """,
-            "    control.set_position(connection, subject, info.sequence + 1, None)\n",
+            "        control.set_position(connection, subject, info.sequence + 1, None)\n",
         ),
     ),
     _plant(

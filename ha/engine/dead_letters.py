@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import apsw
+
 from ha.core.changeset import ChangeSet, Kind, Origin, encode
 from ha.core.errors import Code, HaError
 from ha.engine.database import Database
@@ -30,6 +32,8 @@ async def dead_letters(database: Database) -> list[DeadLetter]:
             "SELECT sequence, message, error, time_ns, state FROM ha_dead_letters ORDER BY sequence"
         )
         return [DeadLetter(*row) for row in rows]
+    except apsw.Error as error:
+        raise connection.translated(error) from error
     finally:
         database.store.give_reader(connection)
 

@@ -84,7 +84,7 @@ async def test_one_without_a_leader_is_named_with_what_to_do(
     stream = MemoryStream(epoch="test")
     async with node(stream) as (opened, broker):
         await trio.sleep(5)
-        with caplog.at_level(logging.WARNING):
+        with caplog.at_level(logging.WARNING, logger="ha"):
             broker.leaderless = True
             await trio.sleep(1_800)
         told = [r.message for r in caplog.records if "nats stream rm" in r.message]
