@@ -11,7 +11,7 @@ import json
 import re
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -691,7 +691,8 @@ def _join(parts: list[Any]) -> list[dict[str, Any]]:
         if "piece" in ours:
             pieces += ours["piece"]
             if not ours.get("more"):
-                out.append(json.loads(pieces))
+                with suppress(ValueError):  # its beginning is missing: it has no effect
+                    out.append(json.loads(pieces))
                 pieces = ""
         else:
             out += part.get("changes") or []
