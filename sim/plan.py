@@ -177,8 +177,6 @@ def _reserve(plan: Plan) -> list[Fault]:
 
 def _poison(plan: Plan, heat: float) -> list[Fault]:
     """In some runs somebody writes broken messages into the log."""
-    if plan.asynchronous and not plan.durable_broker:
-        return []  # seed 1033 fails then, and is not explained yet
     chance = random.Random(f"{plan.seed}/poison")
     count = chance.choice((0, 0, 0, 1, 2)) if heat else 0
     return [

@@ -127,7 +127,7 @@ def take_back_suffix(path: str) -> None:
             applier = Applier(raw, CONTROL_TABLES)
             with connection.writing():
                 outbox.undo(connection, applier)
-                connection.execute("DELETE FROM ha_outbox")
+                outbox.clear(connection)
     finally:
         raw.close(True)
 

@@ -104,6 +104,13 @@ class Outbox:
         connection.execute("DELETE FROM ha_redone WHERE transaction_id = ?", (transaction,))
         self.count(connection)
 
+    def clear(self, connection: Connection) -> None:
+        """Forget all that waits, and what doing it again has done: the numbers of transactions are
+        given anew in each file."""
+        connection.execute("DELETE FROM ha_outbox")
+        connection.execute("DELETE FROM ha_redone")
+        self.depth = 0
+
     # --- into another file -----------------------------------------------------------
 
     def all_rows(self, connection: Connection) -> list[tuple[object, ...]]:
@@ -214,9 +221,7 @@ class Outbox:
             after = origin.number
             redone = self._redone(connection, transaction)
             again.append((messages_of(origin, encode_all(cs, limit)), redone))
-        connection.execute("DELETE FROM ha_outbox")
-        connection.execute("DELETE FROM ha_redone")
-        self.depth = 0
+        self.clear(connection)
         for messages, redone in again:
             transaction = self.add(connection, messages)
             if redone is not None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
+import apsw
+
 from ha.core.changeset import Change, ChangeSet, Operation, Origin, decode, encode
 from ha.store import control
 from ha.store.apply import Applier
@@ -45,4 +49,25 @@ def test_what_stands_in_the_log_where_it_does_not_count_waits_on() -> None:
         ]  # fmt: skip
     finally:
         former.close()
+        file.close()
+
+
+def test_a_copy_holds_nothing_of_what_waits() -> None:
+    """What is left of it would be taken for the copy's own when numbers come again."""
+    file = Store.open_memory("ha.db", StoreOptions())
+    try:
+        control.ensure(file.executor, "s.ha_db")
+        file.executor.execute("CREATE TABLE t(id INTEGER PRIMARY KEY, x)")
+        outbox = Outbox(file.applier)
+        cs = waiting(1)
+        assert cs.origin is not None
+        outbox.add(file.applier, messages_of(cs.origin, [encode(cs)]))
+        outbox.redo(file.applier, Applier(file.applier.raw, CONTROL_TABLES))
+        copy = file.copy()
+        with closing(apsw.Connection(copy.path)) as found:
+            for table in ("t", "ha_outbox", "ha_redone"):
+                assert found.execute(f"SELECT count(*) FROM {table}").fetchall() == [(0,)], table
+        copy.remove()
+        assert file.executor.execute("SELECT count(*) FROM ha_redone") == 1
+    finally:
         file.close()
