@@ -141,7 +141,10 @@ class Database:
 
         ``since_ns``: the broker's time from which a file that knows no place is to follow it.
         """
-        log = await broker.log(database_id)
+        try:
+            log = await broker.log(database_id)
+        except LogError as error:
+            raise HaError(Code.UNAVAILABLE, f"the log did not answer in time: {error}") from error
         try:
             control.ensure(store.executor, log.subject)
             joined = await join(

@@ -16,9 +16,10 @@ from ha.core.errors import Code, HaError
 from ha.engine.databases import Databases
 from ha.engine.place import Place
 from ha.engine.runtime import Runtime
-from ha.log.memory import MemoryBroker, MemoryStream
+from ha.log.api import LogError
+from ha.log.memory import MemoryBroker, MemoryLog, MemoryStream
 from ha.store.file import Store, StoreOptions
-from tests.support.cluster import OPTIONS
+from tests.support.cluster import OPTIONS, open_node
 
 
 def open_store(dsn: Dsn) -> Store:
@@ -342,3 +343,18 @@ async def test_a_name_is_used_again_while_a_node_with_the_former_one_is_down(
                 await two.get("shop.db").caught_up.wait()
             tables = "SELECT name FROM sqlite_schema WHERE name IN ('old', 'new')"
             assert await run(two, "shop.db", tables) == [("new",)]
+
+
+async def test_a_log_that_does_not_answer_at_the_start_has_an_error_with_a_name() -> None:
+    class Silent(MemoryBroker):
+        async def log(self, database_id: str) -> MemoryLog:
+            raise LogError("CONSUMER.INFO.s.c: JetStream system temporarily unavailable")
+
+    async with Silent(MemoryStream(epoch="test"), node="n1") as broker:
+        with pytest.RaisesGroup(HaError) as info:
+            async with open_node("n1", broker):
+                pass
+    (error,) = info.value.exceptions
+    assert isinstance(error, HaError)
+    assert error.code is Code.UNAVAILABLE
+    assert error.message.startswith("the log did not answer in time: CONSUMER.INFO.s.c")
