@@ -545,6 +545,12 @@ class Applier:
 
     # --- sqlite_sequence -------------------------------------------------------------
 
+    def sequences_as_they_are(self, tables: Iterable[str]) -> tuple[SequenceChange, ...]:
+        """For a change set that is to leave the numbers of ``tables`` alone."""
+        wanted = [SequenceChange(table, None, None) for table in sorted(tables)]
+        now = self._sequences(wanted)
+        return tuple(SequenceChange(c.table, now.get(c.table), now.get(c.table)) for c in wanted)
+
     def _sequences(self, wanted: Sequence[SequenceChange]) -> dict[str, int]:
         """The present numbers of the tables named."""
         out: dict[str, int] = {}

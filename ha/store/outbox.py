@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ha.core.changeset import Change, ChangeSet, Identify, Origin, decode, encode
+from ha.core.changeset import Change, ChangeSet, Identify, Operation, Origin, decode, encode
 from ha.core.inverse import inverse_changes, inverse_sequences
 from ha.core.parts import changes_of, encode_all
 from ha.core.suffix import may_be_under_way_with
@@ -157,11 +157,16 @@ class Outbox:
             reverse = whole.with_changes(
                 tuple(change for part in reversed(slices) for change in inverse_changes(part))
             )
+            # A row that comes back by INSERT moves AUTOINCREMENT on, if it was UPDATE that had
+            # given it its number.
+            back = {c.table for c in reverse.changes if c.operation is Operation.INSERT}
+            back.difference_update(s.table for s in whole.sequences)
             applier.apply(
                 replace(
                     reverse,
                     identify=Identify.PK,
-                    sequences=inverse_sequences(whole.sequences),
+                    sequences=inverse_sequences(whole.sequences)
+                    + applier.sequences_as_they_are(back),
                 )
             )
             count += 1

@@ -224,6 +224,33 @@ async def test_what_a_redo_did_is_taken_back_as_it_was(autojump_clock: MockClock
         assert dump(one.database.store.path) == dump(two.database.store.path)
 
 
+async def test_a_row_that_comes_back_does_not_move_autoincrement_on(
+    autojump_clock: MockClock,
+) -> None:
+    """Its number had been given by UPDATE, which does not; taking back inserts it."""
+    stream = MemoryStream(epoch="test")
+    async with (
+        MemoryBroker(stream, node="n1") as one_broker,
+        MemoryBroker(stream, node="n2") as two_broker,
+        open_node("n1", one_broker, options=ASYNC) as one,
+        open_node("n2", two_broker, options=SYNC) as two,
+    ):
+        await one.run("CREATE TABLE t(id INTEGER PRIMARY KEY AUTOINCREMENT, u UNIQUE)")
+        await one.run("CREATE TABLE other(x)")
+        await one.run("INSERT INTO t(u) VALUES ('a'), ('b')")
+        await one.run("UPDATE t SET id = 6 WHERE u = 'b'")
+        await drained(one)
+        await settle([one, two])
+        one_broker.connected = False
+        await one.run("UPDATE OR REPLACE t SET u = 'b' WHERE id = 1")
+        await two.run("INSERT INTO other VALUES (1)")
+        one_broker.connected = True
+        await drained(one)
+        await settle([one, two])
+        assert await one.rows("SELECT seq FROM sqlite_sequence") == [(2,)]
+        assert dump(one.database.store.path) == dump(two.database.store.path)
+
+
 class Losing(MemoryStream):
     """Refuses the first message that ``lose`` names, or loses it without a word."""
 
