@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol, Self
@@ -27,6 +26,7 @@ from ha.engine.statements import StatementCache
 from ha.log.api import Broker, Log, LogError, LogState
 from ha.store import control
 from ha.store.apply import Applier
+from ha.store.connection import Connection
 from ha.store.executor import Executor
 from ha.store.file import Store
 from ha.store.fold import Fold, Interceptor
@@ -263,20 +263,22 @@ class Database:
                 )
             return min(txseq, state.subject_last)
 
-    def take_outbox(self) -> list[tuple[object, ...]]:
-        """What waits for the log, to be given to :meth:`reopen`."""
-        return self.relay.outbox.all_rows(self.store.executor) if self.relay is not None else []
+    def hand_over(self, connection: Connection) -> bool:
+        """Let what waits for the log wait in another file, that is to take this one's place: so a
+        crash in between loses none of it. True: the log has some of it where it does not count."""
+        if self.relay is None:
+            return False
+        rows = self.relay.outbox.all_rows(self.store.executor)
+        with connection.writing():
+            applier = Applier(connection.raw, CONTROL_TABLES)
+            return Outbox(connection).put_back(connection, rows, applier)
 
-    def reopen(self, waiting: Sequence[tuple[object, ...]]) -> None:
-        """Go on with the file that has taken the former one's place."""
+    def reopen(self, misplaced: bool) -> None:
+        """Go on with the file that has taken the former one's place; see :meth:`hand_over`."""
         self.cache.clear()
         store, relay = self.store, self.relay
-        misplaced = False
         if relay is not None:
             relay.reopen(Outbox(store.executor), store.connect(reading=True))
-            with store.applier.writing():
-                applier = Applier(store.applier.raw, CONTROL_TABLES)
-                misplaced = relay.outbox.put_back(store.applier, waiting, applier)
         self.fold = self._make_fold()
         self.fold.suffix.misplaced = misplaced
         self.committer.replaced(Executor(store.executor), self.fold)

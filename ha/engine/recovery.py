@@ -20,6 +20,7 @@ from ha.engine.identity import Mismatch
 from ha.engine.snapshots import SnapshotInfo, fetch_snapshot, newest_of, settle_position
 from ha.log.api import LogError, LogState
 from ha.store import control
+from ha.store.sqlite_errors import from_sqlite
 
 if TYPE_CHECKING:
     from ha.engine.database import Database
@@ -136,13 +137,20 @@ async def put_in_place(
         await database.evict(error, for_good=False)
         # From here to the end nothing waits, but for a disk that fails: nobody sees anything in
         # between.
-        waiting = database.take_outbox()
-        for step in (
-            lambda: database.store.replace_by(path),
-            lambda: _settle(database, info, epoch),
-            lambda: database.reopen(waiting),
-        ):
-            await _insist(database, step)
+        store, subject = database.store, database.log.subject
+        try:
+            with store.incoming(path) as connection:
+                if info is not None:
+                    settle_position(connection, subject, info, epoch)
+                else:
+                    control.ensure(connection, subject)
+                    with connection.writing():
+                        control.set_identity(connection, None, epoch)
+                misplaced = database.hand_over(connection)
+        except apsw.Error as problem:
+            raise from_sqlite(problem) from problem
+        await _insist(database, lambda: store.replace_by(path))
+        await _insist(database, lambda: database.reopen(misplaced))
 
 
 async def _insist(database: Database, step: Callable[[], None]) -> None:
@@ -153,13 +161,3 @@ async def _insist(database: Database, step: Callable[[], None]) -> None:
         except (HaError, apsw.Error, OSError) as problem:
             logger.error("the new file of %s cannot be used yet: %s", database.id, problem)
             await trio.sleep(_DISK_RETRY)
-
-
-def _settle(database: Database, info: SnapshotInfo | None, epoch: str) -> None:
-    if info is not None:
-        settle_position(database.store, database.log.subject, info, epoch)
-        return
-    connection = database.store.executor
-    control.ensure(connection, database.log.subject)
-    with connection.writing():
-        control.set_identity(connection, None, epoch)

@@ -22,6 +22,7 @@ from ha.engine.iterating import closing
 from ha.engine.runtime import Runtime
 from ha.log.api import Broker, Log, LogError, LogState, WrongLast
 from ha.store import content, control
+from ha.store.connection import Connection
 from ha.store.copying import copy_chunks, position_of, receive
 from ha.store.file import Store
 
@@ -159,8 +160,9 @@ async def load_snapshot(
             " came before",
             hint="start a node that still has the database; it publishes a snapshot",
         )
+    with store.incoming(path) as connection:
+        settle_position(connection, log.subject, info, state.epoch)
     store.replace_by(path)
-    settle_position(store, log.subject, info, state.epoch)
 
 
 async def fetch_snapshot(database: Database) -> tuple[str, SnapshotInfo]:
@@ -192,9 +194,8 @@ async def _fetch(
     return info
 
 
-def settle_position(store: Store, subject: str, info: SnapshotInfo, epoch: str) -> None:
+def settle_position(connection: Connection, subject: str, info: SnapshotInfo, epoch: str) -> None:
     """What a file from the object store says of itself holds, and what its header adds."""
-    connection = store.executor
     control.ensure(connection, subject)
     position = control.position(connection, subject)
     with connection.writing():

@@ -10,7 +10,7 @@ import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import apsw
@@ -108,9 +108,9 @@ class Store:
         connection.generation = self.generation
         return connection
 
-    def _open_applier(self) -> Connection:
+    def _open_applier(self, path: str | None = None) -> Connection:
         """Applies what others executed: no trigger fires, no constraint but uniqueness holds."""
-        raw = self._raw()
+        raw = self._raw() if path is None else self._raw(path, "DELETE")
         try:
             raw.config(apsw.SQLITE_DBCONFIG_ENABLE_TRIGGER, 0)
             raw.execute("PRAGMA foreign_keys = OFF; PRAGMA ignore_check_constraints = ON")
@@ -119,19 +119,29 @@ class Store:
             raise from_sqlite(error) from error
         return self._connection(raw)
 
-    def _raw(self) -> apsw.Connection:
+    @contextlib.contextmanager
+    def incoming(self, path: str) -> Iterator[Connection]:
+        """An applier for the file at ``path``, which is to take this one's place: afterwards it is
+        whole, without a WAL beside it."""
+        connection = self._open_applier(path)
         try:
-            raw = apsw.Connection(
-                self.options.uri or self.path, flags=_OPEN_FLAGS, vfs=self.options.vfs
-            )
+            yield connection
+        finally:
+            connection.close()
+
+    def _raw(self, path: str | None = None, journal: str = "WAL") -> apsw.Connection:
+        name = path or self.options.uri or self.path
+        try:
+            raw = apsw.Connection(name, flags=_OPEN_FLAGS, vfs=self.options.vfs)
         except apsw.Error as error:
             raise HaError(Code.IO_ERROR, f"cannot open {self.path}: {error}") from error
         try:
             raw.set_busy_timeout(self.options.busy_timeout_ms)
-            mode = raw.execute("PRAGMA journal_mode = WAL").fetchall()
-            if mode != [("wal",)]:
-                raise HaError(Code.IO_ERROR, f"{self.path} cannot be kept in WAL mode")
-            raw.execute(f"PRAGMA synchronous = {self.options.synchronous}").fetchall()
+            mode = raw.execute(f"PRAGMA journal_mode = {journal}").fetchall()
+            if mode != [(journal.lower(),)]:
+                raise HaError(Code.IO_ERROR, f"{self.path} cannot be kept in {journal} mode")
+            if path is None:
+                raw.execute(f"PRAGMA synchronous = {self.options.synchronous}").fetchall()
             self._load_extensions(raw)
         except apsw.ExtensionLoadingError as error:
             close(raw)

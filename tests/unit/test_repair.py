@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import apsw
@@ -15,7 +16,7 @@ from ha.engine.repair import adopt, rebase
 from ha.log.api import Ack, LogError, Outgoing
 from ha.log.memory import MemoryBroker, MemoryStream
 from ha.store.file import Store
-from tests.support.cluster import TestNode, open_node, settle
+from tests.support.cluster import OPTIONS, TestNode, open_node, settle
 from tests.support.dump import dump
 from tests.unit.test_identity import lose_everything, lose_the_end, refuses
 from tests.unit.test_snapshots import eventually
@@ -73,10 +74,10 @@ async def test_a_disk_that_fails_while_the_file_is_replaced_is_waited_for(
         raw = Store._raw
         works = trio.current_time() + 5
 
-        def failing(store: Store) -> apsw.Connection:
-            if trio.current_time() < works:
+        def failing(store: Store, *incoming: str) -> apsw.Connection:
+            if trio.current_time() < works and not incoming:
                 raise HaError(Code.IO_ERROR, "disk I/O error")
-            return raw(store)
+            return raw(store, *incoming)
 
         monkeypatch.setattr(Store, "_raw", failing)
         async with trio.open_nursery() as nursery:
@@ -90,6 +91,73 @@ async def test_a_disk_that_fails_while_the_file_is_replaced_is_waited_for(
         assert await numbers(node) == [0, 1, 2]
         await fill(node, 200, 1)
         assert await numbers(node) == [0, 1, 2, 200]
+
+
+async def test_what_waits_is_in_the_new_file_before_that_takes_its_place(
+    tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = MemoryStream(epoch="one")
+    path = tmp_path / "ha.db"
+    options = replace(OPTIONS, commit=replace(OPTIONS.commit, asynchronous=True))
+    async with (
+        MemoryBroker(stream, node="n1") as broker,
+        open_node("n1", broker, path, options=options) as node,
+    ):
+        await node.run("CREATE TABLE t(x)")
+        await fill(node, 0, 5)
+        await settle([node])
+        broker.connected = False
+        await fill(node, 100, 2)
+        lose_the_end(stream)
+        broker.connected = True
+        await refuses(node, "")
+
+        class Crash(Exception):
+            pass
+
+        replace_by = Store.replace_by
+
+        def crash(store: Store, incoming: str) -> None:
+            replace_by(store, incoming)
+            raise Crash
+
+        monkeypatch.setattr(Store, "replace_by", crash)
+        with pytest.raises(Crash):
+            await adopt(node.database)
+    monkeypatch.undo()
+    async with (
+        MemoryBroker(stream, node="n1") as broker,
+        open_node("n1", broker, path, options=options, seed=1) as node,
+    ):
+        await eventually(lambda: node.database.relay.outbox.depth == 0)  # type: ignore[union-attr]
+        await settle([node])
+        assert [x for x in await numbers(node) if x >= 100] == [100, 101]  # type: ignore[operator]
+
+
+async def test_a_disk_that_fails_before_the_file_is_replaced_leaves_it_as_it_was(
+    tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = MemoryStream(epoch="one")
+    path = tmp_path / "ha.db"
+    async with MemoryBroker(stream, node="n1") as broker, open_node("n1", broker, path) as node:
+        await node.run("CREATE TABLE t(x)")
+        await fill(node, 0, 5)
+    lose_the_end(stream)
+    async with MemoryBroker(stream, node="n1") as broker, open_node("n1", broker, path) as node:
+        await refuses(node, "")
+
+        def failing(connection: object, subject: str) -> None:
+            raise HaError(Code.IO_ERROR, "disk I/O error")
+
+        with monkeypatch.context() as patch:
+            patch.setattr("ha.engine.recovery.control.ensure", failing)
+            with pytest.raises(HaError) as info:
+                await adopt(node.database)
+        assert info.value.code is Code.IO_ERROR
+        assert await numbers(node) == [0, 1, 2, 3, 4]
+        await adopt(node.database)
+        await settle([node])
+        assert await numbers(node) == [0, 1, 2]
 
 
 async def test_a_snapshot_that_holds_lost_messages_is_none_of_the_log(

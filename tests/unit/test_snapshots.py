@@ -19,8 +19,8 @@ from ha.engine.database import DatabaseOptions
 from ha.engine.snapshots import SnapshotInfo, SnapshotOptions
 from ha.log.api import LogError
 from ha.log.memory import MemoryBroker, MemoryStream
+from ha.store.connection import Connection
 from ha.store.copying import Copy
-from ha.store.file import Store
 from tests.support.cluster import OPTIONS, TestNode, open_node, settle
 from tests.support.dump import dump
 
@@ -139,10 +139,10 @@ async def test_a_snapshot_replaced_while_it_is_loaded_is_taken_for_what_it_is(
         positions: list[int] = []
         settle_position = snapshots.settle_position
 
-        def settled(store: Store, subject: str, info: SnapshotInfo, epoch: str) -> None:
-            settle_position(store, subject, info, epoch)
+        def settled(connection: Connection, subject: str, info: SnapshotInfo, epoch: str) -> None:
+            settle_position(connection, subject, info, epoch)
             positions.append(info.sequence)
-            assert dump(store.path) == content(one)
+            assert dump(connection.raw.filename) == content(one)
 
         monkeypatch.setattr(snapshots, "settle_position", settled)
         async with node(stream, "n2") as two:
