@@ -96,13 +96,20 @@ class Outbox:
 
     def first(self, connection: Connection) -> int | None:
         """The transaction that waits the longest."""
-        found = connection.execute("SELECT min(transaction_id) FROM ha_outbox")
+        found = connection.execute("SELECT transaction_id FROM ha_outbox ORDER BY position LIMIT 1")
         return None if found is None else int(found)
 
     def remove(self, connection: Connection, transaction: int) -> None:
-        connection.execute("DELETE FROM ha_outbox WHERE transaction_id = ?", (transaction,))
+        # Its messages stand together, from the position that is its name: nobody need look at all
+        # that waits to find them.
+        connection.execute(
+            "DELETE FROM ha_outbox WHERE position >= ?1 AND position < coalesce((SELECT position"
+            " FROM ha_outbox WHERE position > ?1 AND transaction_id <> ?1 ORDER BY position"
+            " LIMIT 1), 9223372036854775807)",
+            (transaction,),
+        )
+        self.depth -= connection.raw.changes()
         connection.execute("DELETE FROM ha_redone WHERE transaction_id = ?", (transaction,))
-        self.count(connection)
 
     def clear(self, connection: Connection) -> None:
         """Forget all that waits, and what doing it again has done: the numbers of transactions are
@@ -243,13 +250,14 @@ class Outbox:
     def _read(
         self, connection: Connection, transaction: int
     ) -> tuple[list[tuple[Change, ...]], ChangeSet]:
-        parts = [
-            decode(row[0])
-            for row in connection.raw.execute(
-                "SELECT payload FROM ha_outbox WHERE transaction_id = ? ORDER BY position",
-                (transaction,),
-            )
-        ]
+        parts: list[ChangeSet] = []
+        for of, payload in connection.raw.execute(
+            "SELECT transaction_id, payload FROM ha_outbox WHERE position >= ? ORDER BY position",
+            (transaction,),
+        ):
+            if of != transaction:
+                break
+            parts.append(decode(payload))
         return list(changes_of(parts)), parts[-1]
 
 
