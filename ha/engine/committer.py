@@ -1151,7 +1151,7 @@ class Committer:
             return
         self._fold.suffix.misplaced = False
         self._tentative = self._number
-        relay.again()
+        relay.again(careful=True)
 
     def _may_publish(self) -> bool:
         return self._log.connected and not self._verify and self.problem is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from math import inf
 
 import apsw
 import trio
@@ -16,16 +17,18 @@ logger = logging.getLogger(__name__)
 
 WINDOW = 512
 """Messages that may be under way at once."""
-_REFUSED_PAUSE = 0.1  # seconds
+_REFUSED_PAUSE = 0.1  # seconds, as the next
+_CAREFUL = 10.0
 
 
 class Relay:
     """Publishes what waits; the database's own subscription tells what has arrived.
 
     A message that does not come back in ``patience`` seconds is published again, under the
-    same id: what the broker no longer remembers, the fold ignores by its number. The last part of
-    a big transaction waits for the acks of the others, of which one that is missing is published
-    again alone: a transaction of very many parts would hardly ever arrive whole otherwise.
+    same id: what the broker no longer remembers, the fold ignores by its number. For a while after
+    something was refused or did not count, the last part of a big transaction waits for the acks of
+    the others, of which one that is missing is published again alone: a transaction of very many
+    parts would hardly ever arrive whole otherwise.
     """
 
     def __init__(self, log: Log, outbox: Outbox, reader: Connection, patience: float) -> None:
@@ -36,8 +39,9 @@ class Relay:
         self._reader = reader
         self._patience = patience
         self._sent = 0
+        self._careful_until = -inf
         self._parts: dict[int, Waiting] = {}
-        """Parts of one transaction that have no ack yet."""
+        """Parts of one transaction that have no ack yet, while we are careful."""
         self._arrived: set[int] = set()
         """Positions of parts that have."""
         self._refused = False
@@ -58,8 +62,10 @@ class Relay:
         """Something may have changed: the outbox, the position, the connection."""
         self._wake.set()
 
-    def again(self) -> None:
-        """Publish all that waits once more."""
+    def again(self, *, careful: bool = False) -> None:
+        """Publish all that waits once more; ``careful``: what was published did not count."""
+        if careful:
+            self._careful_until = trio.current_time() + _CAREFUL
         self._sent = 0
         self._parts.clear()
         self._arrived.clear()
@@ -104,10 +110,11 @@ class Relay:
         next_ones: list[Waiting] = []
         before = self._parts
         self._parts = dict(before)
+        careful = trio.current_time() < self._careful_until
         for waiting in self.outbox.after(self._reader, self._sent, WINDOW):
             if waiting.closes and self._parts:
                 break
-            if waiting.part and not waiting.closes:
+            if careful and waiting.part and not waiting.closes:
                 self._parts[waiting.position] = waiting
             next_ones.append(waiting)
         if not next_ones or not self._publish(next_ones):
@@ -128,11 +135,14 @@ class Relay:
             position = messages[index].position
             if isinstance(outcome, LogError):
                 logger.warning("the log refuses a message: %s", outcome)
+                self._careful_until = trio.current_time() + _CAREFUL
                 self._refused = self._refused or position in self._parts
-            elif self._parts.pop(position, None) is not None:
-                self._arrived.add(position)
-            if self._refused or not self._parts:
                 self.wake()
+            elif messages[index].part:
+                self._parts.pop(position, None)
+                self._arrived.add(position)
+                if not self._parts:
+                    self.wake()
 
         try:
             self._log.publish([m.message for m in messages], on_ack)
