@@ -200,7 +200,7 @@ async def _is_whole(database: Database, state: LogState) -> bool:
 
 
 def _empty_file(database: Database) -> str:
-    path = database.store.path + ".incoming"
+    path = database.store.incoming_path()
     raw = apsw.Connection(path, vfs=database.store.options.vfs)
     raw.execute("PRAGMA user_version = 0; CREATE TABLE x(x); DROP TABLE x").fetchall()
     raw.close(True)

@@ -151,7 +151,7 @@ async def load_snapshot(
                     break
             logger.info("waiting for a snapshot of %s", database_id)
             await trio.sleep(0.5)
-    path = _incoming(store)
+    path = store.incoming_path()
     info = await _fetch(log, broker, database_id, path, runtime)
     if info is None:
         raise HaError(
@@ -167,15 +167,11 @@ async def load_snapshot(
 
 async def fetch_snapshot(database: Database) -> tuple[str, SnapshotInfo]:
     """The newest snapshot in a file beside the database's, whole. Raises LogError, OSError."""
-    path = _incoming(database.store)
+    path = database.store.incoming_path()
     info = await _fetch(database.log, database.broker, database.id, path, database.runtime)
     if info is None:
         raise LogError(f"there is no snapshot of {database.id} any more")
     return path, info
-
-
-def _incoming(store: Store) -> str:
-    return store.path + ".incoming"
 
 
 async def _fetch(

@@ -119,6 +119,15 @@ class Store:
             raise from_sqlite(error) from error
         return self._connection(raw)
 
+    def incoming_path(self) -> str:
+        """A name for a file that is to take this one's place. Nothing is there: of one that did not
+        get so far, a journal would be played into the new one."""
+        path = self.path + ".incoming"
+        for suffix in ("", "-journal", "-wal", "-shm"):
+            with contextlib.suppress(FileNotFoundError):
+                os.remove(path + suffix)
+        return path
+
     @contextlib.contextmanager
     def incoming(self, path: str) -> Iterator[Connection]:
         """An applier for the file at ``path``, which is to take this one's place: afterwards it is
@@ -231,7 +240,8 @@ class Store:
     def delete(self) -> None:
         """Close it, and remove its files."""
         self.close()
-        for suffix in ("-wal", "-shm", "-journal", ".incoming", ""):
+        self.incoming_path()
+        for suffix in ("-wal", "-shm", "-journal", ""):
             with contextlib.suppress(FileNotFoundError):
                 os.remove(self.path + suffix)
 

@@ -97,7 +97,11 @@ class HaProcess:
     def query(self, body: Any, path: str = "/query", timeout: float = 60.0) -> Any:
         """The JSON answer; raises httpx.HTTPStatusError for anything but 2xx."""
         answer = self.client.post(self.url + path, json=body, timeout=timeout)
-        answer.raise_for_status()
+        try:
+            answer.raise_for_status()
+        except httpx.HTTPStatusError as error:
+            error.add_note(answer.text)
+            raise
         return answer.json()
 
     def rows(self, sql: str) -> list[list[Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -132,6 +133,32 @@ async def test_what_waits_is_in_the_new_file_before_that_takes_its_place(
         await eventually(lambda: node.database.relay.outbox.depth == 0)  # type: ignore[union-attr]
         await settle([node])
         assert [x for x in await numbers(node) if x >= 100] == [100, 101]  # type: ignore[operator]
+
+
+async def test_what_a_crash_left_of_an_incoming_file_is_nothing_of_the_next_one(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    stream = MemoryStream(epoch="one")
+    path = tmp_path / "ha.db"
+    async with MemoryBroker(stream, node="n1") as broker, open_node("n1", broker, path) as node:
+        await node.run("CREATE TABLE t(x)")
+        await fill(node, 0, 5)
+    lose_the_end(stream)
+    left = tmp_path / "ha.db.incoming"
+    with closing(apsw.Connection(str(left))) as db:
+        db.execute("CREATE TABLE old(x); BEGIN IMMEDIATE; PRAGMA cache_size = 1")
+        db.execute("INSERT INTO old VALUES (zeroblob(100000))")
+        journal = tmp_path / "ha.db.incoming-journal"
+        kept = left.read_bytes(), journal.read_bytes()
+    left.write_bytes(kept[0])
+    journal.write_bytes(kept[1])
+    async with MemoryBroker(stream, node="n1") as broker, open_node("n1", broker, path) as node:
+        await refuses(node, "")
+        await adopt(node.database)
+        await settle([node])
+        assert await numbers(node) == [0, 1, 2]
+        assert await node.rows("SELECT name FROM sqlite_schema WHERE name = 'old'") == []
+        assert not left.exists()
 
 
 async def test_a_disk_that_fails_before_the_file_is_replaced_leaves_it_as_it_was(
