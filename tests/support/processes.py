@@ -54,6 +54,9 @@ class HaProcess:
 
     def start(self, silence: float = START_SILENCE) -> Self:
         """Returns when it serves; fails with its log if it does not, and is silent so long."""
+        former: threading.Thread | None = getattr(self, "_reader", None)
+        if former is not None:
+            former.join(10)  # or its last lines would be taken for the new process's
         self._serving.clear()
         self.ports.clear()  # those of an earlier process are another's by now
         self.process = subprocess.Popen(
