@@ -34,6 +34,16 @@ def durable_name(database_id: str, node: str) -> str:
     return normalise(f"{database_id}_{node}")
 
 
+def snapshot_bucket(stream: str) -> str:
+    """The bucket of the object store that holds the snapshots."""
+    return f"{stream}_SNAPSHOTS"
+
+
+def object_stream(bucket: str) -> str:
+    """The stream in which NATS keeps a bucket of objects."""
+    return f"OBJ_{bucket}"
+
+
 def same_id(a: str, b: str) -> bool:
     """Ids are accepted with and without ``.db``."""
     return a.removesuffix(".db") == b.removesuffix(".db")

@@ -723,8 +723,12 @@ class Committer:
         logger.error("halted at %d: %s", halt.entry.sequence, halt.reason)
         for entry in self._inbox:
             unit = self._under_way.pop(entry.message_id, None)
-            if unit is not None and entry.message_id == unit.last_id:
+            if unit is None or entry.message_id != unit.last_id:
+                continue
+            if entry is halt.entry:
                 self._written(unit, entry.sequence)
+            else:  # what it will count for, once the other is passed over, nobody has seen
+                self._doubt(unit, _UNSEEN)
 
     def _find_skip(self) -> bool:
         """Has a message further on let all nodes pass over the one we stand before?"""
@@ -1141,10 +1145,8 @@ class Committer:
         try:
             # The log may soon have it under the new numbers: a file that a power failure puts
             # back would publish it under yet others, and it would count once more.
-            with synced(connection):
-                connection.execute("BEGIN IMMEDIATE")
+            with synced(connection), connection.writing():
                 relay.outbox.renumber(connection, self._next_origin, self._log.max_payload)
-                connection.execute("COMMIT")
         except (apsw.Error, HaError) as problem:
             relay.outbox.count(connection)
             await self._stuck(from_sqlite(problem))

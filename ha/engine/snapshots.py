@@ -17,6 +17,7 @@ import apsw
 import trio
 
 from ha.core.errors import Code, HaError
+from ha.core.naming import object_stream, snapshot_bucket
 from ha.core.policy import Start
 from ha.engine.iterating import closing
 from ha.engine.runtime import Runtime
@@ -322,14 +323,14 @@ class Snapshots:
                 self._tell_silence_at = now + _SILENCE_TOLD_AFTER
             elif now >= self._tell_silence_at:
                 self._tell_silence_at = now + _SILENCE_TOLD_AGAIN
-                bucket = f"OBJ_{database.log.subject.partition('.')[0]}_SNAPSHOTS"
+                stream, _, _ = database.log.subject.partition(".")
                 logger.warning(
                     "the log of %s answers, and its snapshots do not: %s. If that lasts while all"
                     " NATS servers are up, and some node that has the database in a file is ready:"
                     " nats stream rm %s; nodes publish theirs anew then",
                     database.id,
                     error,
-                    bucket,
+                    object_stream(snapshot_bucket(stream)),
                 )
             raise
         self._tell_silence_at = None

@@ -21,7 +21,7 @@ from typing import Any, Self
 import trio
 
 from ha.core.errors import Code, HaError
-from ha.core.naming import DEFAULT_STREAM, durable_name, subject_of
+from ha.core.naming import DEFAULT_STREAM, durable_name, snapshot_bucket, subject_of
 from ha.log import js_api
 from ha.log import nats_wire as wire
 from ha.log.api import (
@@ -124,7 +124,7 @@ class JetStreamBroker:
             self._bucket = Bucket(
                 self.client,
                 self.api,
-                name=f"{self.options.stream}_SNAPSHOTS",
+                name=snapshot_bucket(self.options.stream),
                 replicas=self.options.replicas,
                 start=nursery.start_soon,
             )

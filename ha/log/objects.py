@@ -20,6 +20,7 @@ from typing import Any
 
 import trio
 
+from ha.core.naming import object_stream
 from ha.log import js_api
 from ha.log.api import Entry, LogError, NotSent, WrongLast
 from ha.log.client import Client
@@ -69,7 +70,7 @@ class Bucket:
         self._client = client
         self._api = api
         self._name = name
-        self._stream = f"OBJ_{name}"
+        self._stream = object_stream(name)
         self._replicas = replicas
         self._start = start
 

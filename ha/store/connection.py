@@ -162,7 +162,7 @@ class Connection:
 @contextlib.contextmanager
 def synced(connection: Connection) -> Iterator[None]:
     """What is committed in here outlasts a power failure at once, unless nothing is to
-    (``synchronous`` OFF). What is still open at the end is rolled back."""
+    (``synchronous`` OFF)."""
     raw = connection.raw
     lazy = raw.execute("PRAGMA synchronous").get == _NORMAL
     if lazy:
@@ -170,7 +170,6 @@ def synced(connection: Connection) -> Iterator[None]:
     try:
         yield
     finally:
-        connection.rollback()
         # The COMMIT stands: an error here would be taken for one of its own.
         with contextlib.suppress(apsw.Error):
             if lazy:

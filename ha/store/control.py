@@ -74,18 +74,13 @@ def digest_of(payload: bytes) -> bytes:
 
 def ensure(connection: Connection, subject: str) -> None:
     """Create what is missing; keep what is there. In a transaction of its own."""
-    connection.execute("BEGIN IMMEDIATE")
-    try:
+    with connection.writing():
         for sql in _TABLES:
             connection.execute(sql)
         connection.execute("INSERT OR IGNORE INTO ha_log(id, subject) VALUES (1, ?)", (subject,))
         connection.execute(
             "INSERT OR IGNORE INTO ha_stats(subject, received_seq) VALUES (?, 0)", (subject,)
         )
-        connection.execute("COMMIT")
-    except BaseException:
-        connection.rollback()
-        raise
 
 
 def position(connection: Connection, subject: str) -> Position:

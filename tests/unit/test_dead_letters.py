@@ -8,13 +8,14 @@ import apsw
 import pytest
 import trio
 import trio.testing
+from trio.testing import MockClock
 
 from ha.core.errors import Code, HaError
 from ha.engine.dead_letters import dead_letters, skip
-from ha.log.api import Outgoing
-from ha.log.memory import MemoryStream
+from ha.log.api import Ack, Outgoing
+from ha.log.memory import MemoryBroker, MemoryStream
 from ha.store.fold import Intercepted
-from tests.support.cluster import OPTIONS, TestNode, open_cluster, settle
+from tests.support.cluster import OPTIONS, TestNode, open_cluster, open_node, settle
 
 
 async def halted(node: TestNode) -> None:
@@ -96,3 +97,31 @@ async def test_what_is_skipped_waits_no_longer_in_an_outbox() -> None:
         for node in nodes:
             assert await node.rows("SELECT x FROM t") == [("good",)]
             assert node.databases.not_ready() is None
+
+
+async def test_what_stands_behind_the_message_that_halts_is_not_known_to_count(
+    autojump_clock: MockClock,
+) -> None:
+    """The log has it; what the fold will make of it, once the other is passed over, is open."""
+
+    class Poisoned(MemoryStream):
+        armed = False
+
+        def append(self, subject_name: str, message: Outgoing) -> Ack:
+            if self.armed:
+                self.armed = False
+                super().append(subject_name, Outgoing("bad", b"no message"))
+            return super().append(subject_name, message)
+
+    stream = Poisoned(epoch="test")
+    async with MemoryBroker(stream, node="n1") as broker, open_node("n1", broker) as node:
+        await node.run("CREATE VIRTUAL TABLE doc USING fts5(body)")
+        stream.armed = True
+        with pytest.raises(HaError) as info:
+            await node.run("INSERT INTO doc VALUES ('mine')")
+        assert info.value.code is Code.OUTCOME_UNKNOWN
+        at = node.database.committer.halted_at
+        assert at is not None
+        await skip(node.database, at)
+        await settle([node])
+        assert await node.rows("SELECT body FROM doc") == [("mine",)]
