@@ -488,6 +488,9 @@ async def test_history_goes_on_where_the_copy_of_one_server_ends(
         def behind(consumer: ordered.OrderedConsumer, entry: Entry, pending: int) -> None:
             if entry.sequence <= sent[2].sequence:
                 take(consumer, entry, max(0, sent[2].sequence - entry.sequence))
+            else:  # it would not be there: and nothing is left
+                consumer.pending = 0
+                consumer._wake()
 
         monkeypatch.setattr(ordered.OrderedConsumer, "take", behind)
         monkeypatch.setattr(jetstream, "_BY_LEADER", by_leader)
