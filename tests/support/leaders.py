@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import httpx
 import trio
@@ -292,6 +292,29 @@ class Held:
         self._released.set()
         for arguments in self._waiting:
             self._publish(*arguments)
+
+
+class KeptBack(Protocol):
+    """Something that a node is about to say, and that a test lets out, or not."""
+
+    @property
+    def reached(self) -> trio.Event: ...
+
+    def release(self) -> None: ...
+
+
+async def lose_the_answer(cluster: Leaders, held: KeptBack) -> None:
+    """The leader, the first node, does what the second one asked, who does not hear of it."""
+    await held.reached.wait()
+    cut(cluster[1])
+    held.release()
+
+
+async def die_before(cluster: Leaders, held: KeptBack, successor: int | None) -> None:
+    """The leader, the first node, dies before it can say what is ``held``; then another leads."""
+    await held.reached.wait()
+    cluster[0].kill()
+    cluster.lead(successor)
 
 
 def cut(node: LeaderNode) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,20 @@ ASYNC = replace(OPTIONS, commit=replace(OPTIONS.commit, asynchronous=True, publi
 SYNC = replace(OPTIONS, commit=replace(OPTIONS.commit, publish_timeout=1.0))
 
 
+@asynccontextmanager
+async def async_and_sync(
+    stream: MemoryStream,
+) -> AsyncIterator[tuple[MemoryBroker, TestNode, TestNode]]:
+    """n1, which is asynchronous, with its broker, and n2, which is not."""
+    async with (
+        MemoryBroker(stream, node="n1") as broker,
+        open_node("n1", broker, options=ASYNC) as one,
+        MemoryBroker(stream, node="n2") as other,
+        open_node("n2", other, options=SYNC) as two,
+    ):
+        yield broker, one, two
+
+
 async def drained(node: TestNode) -> None:
     """Wait until nothing waits for the log."""
     relay = node.database.relay
@@ -40,12 +55,7 @@ async def test_writes_go_on_without_the_log_and_the_fold_decides_afterwards(
     autojump_clock: MockClock,
 ) -> None:
     stream = MemoryStream(epoch="test")
-    async with (
-        MemoryBroker(stream, node="n1") as one_broker,
-        MemoryBroker(stream, node="n2") as two_broker,
-        open_node("n1", one_broker, options=ASYNC) as one,
-        open_node("n2", two_broker, options=SYNC) as two,
-    ):
+    async with async_and_sync(stream) as (one_broker, one, two):
         await one.run("CREATE TABLE t(id INTEGER PRIMARY KEY AUTOINCREMENT, x, u UNIQUE)")
         await one.run("INSERT INTO t VALUES (1, 'base', 1)")
         await drained(one)
@@ -168,12 +178,7 @@ async def test_a_message_refused_in_the_middle_is_no_lost_write(autojump_clock: 
             return super().append(subject_name, message)
 
     stream = Refusing(epoch="test")
-    async with (
-        MemoryBroker(stream, node="n1") as broker,
-        open_node("n1", broker, options=ASYNC) as one,
-        MemoryBroker(stream, node="n2") as two_broker,
-        open_node("n2", two_broker, options=SYNC) as two,
-    ):
+    async with async_and_sync(stream) as (broker, one, two):
         await one.run("CREATE TABLE t(id INTEGER PRIMARY KEY, x)")
         await drained(one)
         broker.connected = False
@@ -192,12 +197,7 @@ async def test_a_message_refused_in_the_middle_is_no_lost_write(autojump_clock: 
 async def test_what_a_redo_did_is_taken_back_as_it_was(autojump_clock: MockClock) -> None:
     """Applied again to another state, a transaction does other things: those are undone."""
     stream = MemoryStream(epoch="test")
-    async with (
-        MemoryBroker(stream, node="n1") as one_broker,
-        MemoryBroker(stream, node="n2") as two_broker,
-        open_node("n1", one_broker, options=ASYNC) as one,
-        open_node("n2", two_broker, options=SYNC) as two,
-    ):
+    async with async_and_sync(stream) as (_, one, two):
         await one.run("CREATE TABLE t(id INTEGER PRIMARY KEY, a UNIQUE)")
         await one.run("INSERT INTO t VALUES (5, 0), (6, 6)")
         await drained(one)
@@ -229,12 +229,7 @@ async def test_a_row_that_comes_back_does_not_move_autoincrement_on(
 ) -> None:
     """Its number had been given by UPDATE, which does not; taking back inserts it."""
     stream = MemoryStream(epoch="test")
-    async with (
-        MemoryBroker(stream, node="n1") as one_broker,
-        MemoryBroker(stream, node="n2") as two_broker,
-        open_node("n1", one_broker, options=ASYNC) as one,
-        open_node("n2", two_broker, options=SYNC) as two,
-    ):
+    async with async_and_sync(stream) as (one_broker, one, two):
         await one.run("CREATE TABLE t(id INTEGER PRIMARY KEY AUTOINCREMENT, u UNIQUE)")
         await one.run("CREATE TABLE other(x)")
         await one.run("INSERT INTO t(u) VALUES ('a'), ('b')")
@@ -277,12 +272,7 @@ async def test_a_part_that_was_lost_is_a_hole_for_its_own_node_too(
     stream = Losing(
         lambda cs: (cs.extra.get("part") or [0])[0] == 1, silent=True, max_payload=8_192
     )
-    async with (
-        MemoryBroker(stream, node="n1") as broker,
-        open_node("n1", broker, options=ASYNC) as one,
-        MemoryBroker(stream, node="n2") as two_broker,
-        open_node("n2", two_broker, options=SYNC) as two,
-    ):
+    async with async_and_sync(stream) as (broker, one, two):
         await one.run("CREATE TABLE t(id INTEGER PRIMARY KEY, x)")
         await one.run("INSERT INTO t VALUES (0, 'small')")
         await drained(one)
@@ -312,12 +302,7 @@ async def test_a_big_transaction_gets_through_although_many_of_its_parts_are_ref
 
     stream = Refusing(epoch="test", max_payload=8_192)
     rows = 700
-    async with (
-        MemoryBroker(stream, node="n1") as broker,
-        open_node("n1", broker, options=ASYNC) as one,
-        MemoryBroker(stream, node="n2") as two_broker,
-        open_node("n2", two_broker, options=SYNC) as two,
-    ):
+    async with async_and_sync(stream) as (broker, one, two):
         await one.run("CREATE TABLE t(id INTEGER PRIMARY KEY, x)")
         await drained(one)
         broker.connected = False
@@ -400,12 +385,7 @@ async def test_a_stale_index_write_is_lost_aloud(
 ) -> None:
     """Shadow rows of FTS5 that were written on an older index cannot be done again on another."""
     stream = MemoryStream(epoch="test")
-    async with (
-        MemoryBroker(stream, node="n1") as broker,
-        open_node("n1", broker, options=ASYNC) as one,
-        MemoryBroker(stream, node="n2") as two_broker,
-        open_node("n2", two_broker, options=SYNC) as two,
-    ):
+    async with async_and_sync(stream) as (broker, one, two):
         await one.run("CREATE VIRTUAL TABLE f USING fts5(body)")
         await drained(one)
         await settle([one, two])

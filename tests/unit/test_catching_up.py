@@ -16,6 +16,7 @@ from ha.log.memory import MemoryBroker, MemoryStream, MemorySubscription
 from tests.support.cluster import OPTIONS, open_node, settle
 
 PATIENT = replace(OPTIONS, commit=replace(OPTIONS.commit, publish_timeout=2.0))
+ASYNC = replace(OPTIONS, commit=replace(OPTIONS.commit, asynchronous=True))
 
 
 class Slow:
@@ -134,10 +135,9 @@ async def test_an_asynchronous_node_waits_when_it_starts_and_not_when_it_is_back
     autojump_clock: MockClock,
 ) -> None:
     slow = Slow(monkeypatch, "n1")
-    options = replace(OPTIONS, commit=replace(OPTIONS.commit, asynchronous=True))
     async with (
         MemoryBroker(stream, node="n1") as broker,
-        open_node("n1", broker, tmp_path / "ha.db", seed=1, options=options) as node,
+        open_node("n1", broker, tmp_path / "ha.db", seed=1, options=ASYNC) as node,
         MemoryBroker(stream, node="n2") as other,
         open_node("n2", other, seed=1) as two,
     ):
@@ -166,10 +166,9 @@ async def test_an_asynchronous_node_that_loses_the_log_while_it_starts_goes_on_w
     autojump_clock: MockClock,
 ) -> None:
     slow = Slow(monkeypatch, "n1")
-    options = replace(OPTIONS, commit=replace(OPTIONS.commit, asynchronous=True))
     async with (
         MemoryBroker(stream, node="n1") as broker,
-        open_node("n1", broker, tmp_path / "ha.db", seed=1, options=options) as node,
+        open_node("n1", broker, tmp_path / "ha.db", seed=1, options=ASYNC) as node,
     ):
         broker.connected = False
         await node.run("UPDATE counter SET n = n + 1")

@@ -13,7 +13,14 @@ from ha.core.dsn import Dsn
 from ha.core.errors import Code, HaError
 from ha.engine.place import Place
 from ha.store.file import Store, StoreOptions
-from tests.support.leaders import LeaderNode, Leaders, cut, open_leaders
+from tests.support.leaders import (
+    LeaderNode,
+    Leaders,
+    cut,
+    die_before,
+    lose_the_answer,
+    open_leaders,
+)
 
 
 def in_memory(dsn: Dsn) -> Store:
@@ -61,13 +68,6 @@ async def until(node: LeaderNode, expected: list[str]) -> None:
     with trio.fail_after(20):
         while ids(node) != expected:  # noqa: ASYNC110  # another node's doing has no event here
             await trio.sleep(0.01)
-
-
-async def lose_the_answer(cluster: Leaders, held: HeldWord) -> None:
-    """The leader carries out what it was asked; the follower does not hear of it."""
-    await held.reached.wait()
-    cut(cluster[1])
-    held.release()
 
 
 async def test_both_are_carried_out_by_the_leader_and_followed() -> None:
@@ -122,13 +122,7 @@ async def test_a_drop_is_not_done_again_to_a_database_made_since() -> None:
 async def test_a_create_that_a_dead_leader_never_announced_goes_to_the_next() -> None:
     async with open_cluster(3) as (cluster, nursery):
         held = HeldWord(cluster[0])
-
-        async def disturb() -> None:
-            await held.reached.wait()
-            cluster[0].kill()
-            cluster.lead(2)
-
-        nursery.start_soon(disturb)
+        nursery.start_soon(die_before, cluster, held, 2)
         await cluster[1].session().execute("CREATE DATABASE shop.db")
         assert ids(cluster[2]) == ids(cluster[1]) == ["ha.db", "shop.db"]
 
@@ -173,13 +167,7 @@ async def test_a_drop_that_a_dead_leader_may_yet_announce_is_unknown() -> None:
         await session.execute("CREATE DATABASE shop.db")
         await until(cluster[2], ["ha.db", "shop.db"])
         held = HeldWord(cluster[0])
-
-        async def disturb() -> None:
-            await held.reached.wait()
-            cluster[0].kill()
-            cluster.lead(2)
-
-        nursery.start_soon(disturb)
+        nursery.start_soon(die_before, cluster, held, 2)
         with pytest.raises(HaError) as caught:
             await session.execute("DROP DATABASE shop.db")
         assert caught.value.code is Code.OUTCOME_UNKNOWN
@@ -189,13 +177,7 @@ async def test_a_drop_that_a_dead_leader_may_yet_announce_is_unknown() -> None:
 async def test_what_nobody_can_tell_is_unknown() -> None:
     async with open_cluster(settle=0.3) as (cluster, nursery):
         held = HeldWord(cluster[0])
-
-        async def disturb() -> None:
-            await held.reached.wait()
-            cluster[0].kill()
-            cluster.lead(None)
-
-        nursery.start_soon(disturb)
+        nursery.start_soon(die_before, cluster, held, None)
         with pytest.raises(HaError) as caught:
             await cluster[1].session().execute("CREATE DATABASE shop.db")
         assert caught.value.code is Code.OUTCOME_UNKNOWN

@@ -11,7 +11,7 @@ from ha.core.errors import Code, HaError
 from ha.core.since import Since
 from ha.core.undo import Mode
 from ha.engine.routing import RoutedSession
-from tests.support.leaders import Held, Leaders, cut, open_leaders
+from tests.support.leaders import Held, Leaders, cut, die_before, lose_the_answer, open_leaders
 
 
 async def with_a_change(cluster: Leaders) -> RoutedSession:
@@ -47,13 +47,7 @@ async def test_one_that_is_in_the_log_is_told_so_and_is_not_done_again(undo: Und
     async with open_leaders() as cluster, trio.open_nursery() as nursery:
         session = await with_a_change(cluster)
         held = Held(cluster[0])
-
-        async def disturb() -> None:
-            await held.reached.wait()
-            cut(cluster[1])
-            held.release()
-
-        nursery.start_soon(disturb)
+        nursery.start_soon(lose_the_answer, cluster, held)
         with pytest.raises(HaError) as caught:
             await undo(session)
         assert caught.value.code is Code.WRITTEN_NOT_APPLIED
@@ -68,13 +62,7 @@ async def test_one_that_a_dead_leader_never_published_goes_to_the_next(undo: Und
         session = await with_a_change(cluster)
         await cluster.settle()
         held = Held(cluster[0])
-
-        async def disturb() -> None:
-            await held.reached.wait()
-            cluster[0].kill()
-            cluster.lead(2)
-
-        nursery.start_soon(disturb)
+        nursery.start_soon(die_before, cluster, held, 2)
         await undo(session)
         rows = await cluster[2].node.rows("SELECT x FROM t ORDER BY id")
         assert rows == [("a",), ("b",)]
@@ -103,13 +91,7 @@ async def test_one_that_nobody_can_tell_of_is_unknown() -> None:
     async with open_leaders(settle=0.3) as cluster, trio.open_nursery() as nursery:
         session = await with_a_change(cluster)
         held = Held(cluster[0])
-
-        async def disturb() -> None:
-            await held.reached.wait()
-            cluster[0].kill()
-            cluster.lead(None)
-
-        nursery.start_soon(disturb)
+        nursery.start_soon(die_before, cluster, held, None)
         with pytest.raises(HaError) as caught:
             await undo_by_sql(session)
         assert caught.value.code is Code.OUTCOME_UNKNOWN

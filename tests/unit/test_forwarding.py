@@ -22,7 +22,7 @@ from ha.wire.grpc.leader_service import RequestIds
 from ha.wire.http.server import Tls
 from tests.support.certificate import make_certificate
 from tests.support.cluster import open_cluster, settle
-from tests.support.leaders import Held, Leaders, cut, open_leaders
+from tests.support.leaders import Held, Leaders, cut, die_before, lose_the_answer, open_leaders
 from tests.support.pg import sqlstate_of
 
 TABLE = "CREATE TABLE t (id INTEGER PRIMARY KEY, x TEXT UNIQUE)"
@@ -589,13 +589,7 @@ async def test_a_lost_answer_to_commit_is_settled_in_the_log() -> None:
         await session.execute("BEGIN")
         await session.execute("INSERT INTO t VALUES (1, 'a')")
         held = Held(cluster[0])
-
-        async def disturb() -> None:
-            await held.reached.wait()
-            cut(cluster[1])
-            held.release()
-
-        nursery.start_soon(disturb)
+        nursery.start_soon(lose_the_answer, cluster, held)
         await session.execute("COMMIT")  # it is there, and COMMIT has no other answer
         assert session.status is Status.IDLE
         assert session.txseq == (await cluster[1].node.database.log.state()).subject_last
@@ -628,13 +622,7 @@ async def test_commit_on_a_dead_leader_that_never_published_is_40001() -> None:
         await session.execute("BEGIN")
         await session.execute("INSERT INTO t VALUES (1, 'a')")
         held = Held(cluster[0])
-
-        async def disturb() -> None:
-            await held.reached.wait()
-            cluster[0].kill()
-            cluster.lead(2)
-
-        nursery.start_soon(disturb)
+        nursery.start_soon(die_before, cluster, held, 2)
         with pytest.raises(HaError) as caught:
             await session.execute("COMMIT")
         assert code_of(caught) is Code.SERIALIZATION_FAILURE
@@ -667,13 +655,7 @@ async def test_an_outcome_that_nobody_can_tell_is_unknown() -> None:
         session = cluster[1].session()
         await session.execute(TABLE)
         held = Held(cluster[0])
-
-        async def disturb() -> None:
-            await held.reached.wait()
-            cluster[0].kill()
-            cluster.lead(None)
-
-        nursery.start_soon(disturb)
+        nursery.start_soon(die_before, cluster, held, None)
         with pytest.raises(HaError) as caught:
             await session.execute("INSERT INTO t VALUES (1, 'a')")
         assert code_of(caught) is Code.OUTCOME_UNKNOWN

@@ -32,6 +32,16 @@ async def numbers(node: TestNode) -> list[object]:
     return [row[0] for row in await node.rows("SELECT x FROM t ORDER BY x")]
 
 
+async def a_file_ahead_of_its_log(path: Path) -> MemoryStream:
+    """It holds 0 to 4, and its log no more than 0 to 2."""
+    stream = MemoryStream(epoch="one")
+    async with MemoryBroker(stream, node="n1") as broker, open_node("n1", broker, path) as node:
+        await node.run("CREATE TABLE t(x)")
+        await fill(node, 0, 5)
+    lose_the_end(stream)
+    return stream
+
+
 async def test_the_file_adopts_a_log_that_has_lost_its_end(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:
@@ -64,12 +74,8 @@ async def test_a_disk_that_fails_while_the_file_is_replaced_is_waited_for(
     tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """There is no way back then. Until it works clients are told to try again."""
-    stream = MemoryStream(epoch="one")
     path = tmp_path / "ha.db"
-    async with MemoryBroker(stream, node="n1") as broker, open_node("n1", broker, path) as node:
-        await node.run("CREATE TABLE t(x)")
-        await fill(node, 0, 5)
-    lose_the_end(stream)
+    stream = await a_file_ahead_of_its_log(path)
     async with MemoryBroker(stream, node="n1") as broker, open_node("n1", broker, path) as node:
         await refuses(node, "")
         raw = Store._raw
@@ -138,12 +144,8 @@ async def test_what_waits_is_in_the_new_file_before_that_takes_its_place(
 async def test_what_a_crash_left_of_an_incoming_file_is_nothing_of_the_next_one(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:
-    stream = MemoryStream(epoch="one")
     path = tmp_path / "ha.db"
-    async with MemoryBroker(stream, node="n1") as broker, open_node("n1", broker, path) as node:
-        await node.run("CREATE TABLE t(x)")
-        await fill(node, 0, 5)
-    lose_the_end(stream)
+    stream = await a_file_ahead_of_its_log(path)
     left = tmp_path / "ha.db.incoming"
     with closing(apsw.Connection(str(left))) as db:
         db.execute("CREATE TABLE old(x); BEGIN IMMEDIATE; PRAGMA cache_size = 1")
@@ -164,12 +166,8 @@ async def test_what_a_crash_left_of_an_incoming_file_is_nothing_of_the_next_one(
 async def test_a_disk_that_fails_before_the_file_is_replaced_leaves_it_as_it_was(
     tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stream = MemoryStream(epoch="one")
     path = tmp_path / "ha.db"
-    async with MemoryBroker(stream, node="n1") as broker, open_node("n1", broker, path) as node:
-        await node.run("CREATE TABLE t(x)")
-        await fill(node, 0, 5)
-    lose_the_end(stream)
+    stream = await a_file_ahead_of_its_log(path)
     async with MemoryBroker(stream, node="n1") as broker, open_node("n1", broker, path) as node:
         await refuses(node, "")
 
@@ -422,12 +420,8 @@ async def test_the_file_becomes_the_base_of_a_stream_made_anew(
 async def test_nodes_that_follow_the_log_take_a_new_base_from_its_snapshot(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:
-    stream = MemoryStream(epoch="one")
     path = tmp_path / "ha.db"
-    async with MemoryBroker(stream, node="n1") as broker, open_node("n1", broker, path) as node:
-        await node.run("CREATE TABLE t(x)")
-        await fill(node, 0, 5)
-    lose_the_end(stream)
+    stream = await a_file_ahead_of_its_log(path)
     async with (
         MemoryBroker(stream, node="n2") as two_broker,
         open_node("n2", two_broker) as two,
