@@ -5,28 +5,22 @@ Each time it is a new :class:`ha.log.connection.Connection`.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import random
 import ssl
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Any
 
 import trio
-import trio_asyncio
-from nats.errors import Error as NatsError
 
 from ha.log.connection import Connection, Disconnected
+from ha.log.dialer import Dialer, NoConnection
 from ha.log.endpoint import Endpoint
-from ha.log.nats_client import Wire, discard
+from ha.log.nats_client import NatsDialer
 
 _log = logging.getLogger("ha.log")
 
 _CONNECT_TIMEOUT = 5.0
-_CLOSE_TIMEOUT = 1.0
-_PING_INTERVAL = 4
-_MAX_UNANSWERED = 2
 _BACKOFF_FIRST, _BACKOFF_LAST = 0.05, 2.0
 _SHORT_LIVED = 1.0  # a connection that is lost so soon is followed by a pause
 
@@ -35,7 +29,8 @@ class Client:
     """Keeps one connection up for ever. ``run`` it in a nursery.
 
     ``tls``: the context for ``tls://`` servers and those that require TLS (default: the
-    system's authorities). ``name`` is shown in the server's monitoring.
+    system's authorities). ``name`` is shown in the server's monitoring. ``dialer``: in place of
+    nats-py.
     """
 
     def __init__(
@@ -45,12 +40,13 @@ class Client:
         name: str,
         rng: random.Random,
         tls: ssl.SSLContext | None = None,
+        dialer: Dialer | None = None,
     ) -> None:
+        self._dialer = NatsDialer(tls) if dialer is None else dialer
         self._pool = list(endpoints)
         self._given = len(self._pool)
         self._name = name
         self._rng = rng
-        self._tls = tls
         self.connection: Connection | None = None
         self.connects = 0
         self.last_error = "not connected yet"
@@ -90,9 +86,8 @@ class Client:
         return f"{self._rng.getrandbits(96):024x}"
 
     async def run(self) -> None:
-        """Until cancelled. nats-py's tasks live in here, in an asyncio loop on trio."""
-        async with trio_asyncio.open_loop() as loop:
-            loop.set_exception_handler(_on_stray_error)
+        """Until cancelled."""
+        async with self._dialer.running():
             await self._keep_up()
 
     async def _keep_up(self) -> None:
@@ -108,11 +103,11 @@ class Client:
 
     async def _serve(self, endpoint: Endpoint) -> bool:
         """Connect, and return when the connection is lost. False: it was none worth the name."""
-        nats = Wire()
+        wire = self._dialer.wire()
         try:
-            connection = await self._connect(endpoint, nats)
-            if connection is None:
-                return False
+            await wire.dial(endpoint, self._name, _CONNECT_TIMEOUT)
+            connection = Connection(endpoint, wire, f"_INBOX.{self.token()}")
+            wire.when_closed(connection.close)
             since = trio.current_time()
             self._learn(connection.info)
             self.connection = connection
@@ -130,63 +125,14 @@ class Client:
                 self._down.set()
             _log.warning("lost the connection to %s", self.last_error)
             return trio.current_time() - since > _SHORT_LIVED
-        finally:
-            nats.deliver_to(discard)
-            # It tells of a connection that was reset; there is none any more, that is all.
-            with trio.move_on_after(_CLOSE_TIMEOUT) as scope, suppress(OSError, NatsError):
-                scope.shield = True
-                await trio_asyncio.aio_as_trio(nats.close)()
-
-    async def _connect(self, endpoint: Endpoint, nats: Wire) -> Connection | None:
-        """None: there is none to be had; ``last_error`` says why."""
-        problem: list[Exception] = []
-        lost: list[Connection] = []
-        connecting = True
-
-        async def on_error(error: Exception) -> None:
-            problem.append(error)
-            if connecting:
-                raise error  # else nats-py tries again by itself, on its own time
-            if "permissions violation" in str(error).lower():
-                _log.error("NATS: %s", error)  # of one subject only: the connection lives on
-
-        async def on_closed() -> None:
-            for connection in lost:
-                error = nats.last_error or (problem[-1] if problem else None)
-                connection.close(_words(error) if error else "the server closed the connection")
-
-        try:
-            with trio.fail_after(_CONNECT_TIMEOUT):
-                await trio_asyncio.aio_as_trio(nats.connect)(
-                    servers=[str(endpoint)],
-                    name=self._name,
-                    tls=self._tls or (ssl.create_default_context() if endpoint.tls else None),
-                    tls_hostname=endpoint.host if endpoint.tls or self._tls else None,
-                    allow_reconnect=False,
-                    connect_timeout=int(_CONNECT_TIMEOUT),
-                    ping_interval=_PING_INTERVAL,
-                    max_outstanding_pings=_MAX_UNANSWERED,
-                    pending_size=0,
-                    error_cb=on_error,
-                    closed_cb=on_closed,
-                    **endpoint.login(),
-                )
-        except (OSError, NatsError, trio.TooSlowError, ssl.SSLError, ValueError) as error:
-            words = _words(error)
-            if isinstance(error, trio.TooSlowError | TimeoutError):
-                words = f"no connection within {_CONNECT_TIMEOUT:g} s"
-            self.last_error = f"{endpoint}: {words}"
+        except NoConnection as error:
+            self.last_error = f"{endpoint}: {error}"
             _log.debug("no connection to %s", self.last_error)
-            if "authorization" in words.lower() or "authentication" in words.lower():
+            if error.refused:
                 self.refused.set()
-            return None
+            return False
         finally:
-            connecting = False
-        connection = Connection(endpoint, nats, f"_INBOX.{self.token()}")
-        lost.append(connection)
-        if nats.is_closed:
-            connection.close("the server closed the connection")
-        return connection
+            await wire.aclose()
 
     def _learn(self, info: dict[str, Any]) -> None:
         """Other servers of the cluster, with the credentials of the first URL."""
@@ -196,14 +142,3 @@ class Client:
             new = Endpoint(host.strip("[]"), int(port), given.tls, given.user, given.password)
             if all((new.host, new.port) != (old.host, old.port) for old in self._pool):
                 self._pool.append(new)
-
-
-def _on_stray_error(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Of a task of nats-py that nobody waits for. trio-asyncio would end the node with it; what
-    it means for us shows in the connection: closed, or silent until the ping finds out."""
-    error = context.get("exception")
-    _log.warning("nats-py: %s", context.get("message") if error is None else _words(error))
-
-
-def _words(error: Exception) -> str:
-    return str(error).removeprefix("nats: ") or type(error).__name__

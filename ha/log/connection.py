@@ -17,8 +17,8 @@ import trio
 
 from ha.log import nats_wire as wire
 from ha.log.api import LogError, NotSent
+from ha.log.dialer import Wire
 from ha.log.endpoint import Endpoint
-from ha.log.nats_client import Wire
 
 _log = logging.getLogger("ha.log")
 

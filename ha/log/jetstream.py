@@ -42,6 +42,7 @@ from ha.log.catalogue import JetStreamCatalogue
 from ha.log.claims import Claim
 from ha.log.client import Client
 from ha.log.connection import Connection, Reply
+from ha.log.dialer import Dialer
 from ha.log.durable import Durable
 from ha.log.endpoint import parse_urls
 from ha.log.js_api import Api, JetStreamError
@@ -90,13 +91,20 @@ class JetStreamBroker:
 
     It connects for ever; entering raises HaError when there is no connection, or no stream,
     in time. A NodeNameTaken that shows later ends it, as an error of its tasks.
-    ``rng`` makes inboxes, names and the epoch: a ``SystemRandom`` but in tests.
+    ``rng`` makes inboxes, names and the epoch: a ``SystemRandom`` but in tests. ``dialer``: in
+    place of nats-py.
     """
 
-    def __init__(self, options: JetStreamOptions, *, rng: random.Random) -> None:
+    def __init__(
+        self, options: JetStreamOptions, *, rng: random.Random, dialer: Dialer | None = None
+    ) -> None:
         self.options = options
         self.client = Client(
-            parse_urls(options.urls), name=f"ha {options.node}", rng=rng, tls=options.tls
+            parse_urls(options.urls),
+            name=f"ha {options.node}",
+            rng=rng,
+            tls=options.tls,
+            dialer=dialer,
         )
         self.api = Api(self.client, timeout=min(options.timeout, _API_TIMEOUT))
         self.instance = self.client.token()
