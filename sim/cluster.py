@@ -10,7 +10,7 @@ import shutil
 import tempfile
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import apsw
 import trio
@@ -25,12 +25,13 @@ from ha.engine.leadership import Role
 from ha.engine.runtime import Runtime
 from ha.engine.snapshots import SnapshotOptions
 from ha.leading import introduce
-from ha.log.api import Broker
+from ha.log.jetstream import HEADER_ROOM, JetStreamBroker, JetStreamOptions
+from ha.log.js_api import split_headers
 from ha.store.file import Store, StoreOptions
+from sim.broker import Server
 from sim.content import digest, read_content
 from sim.disk import Disk, Mount, memory_folder
 from sim.history import Call, History, Probe
-from sim.jetstream import Server, SimBroker
 from sim.network import Link, Timeline
 from sim.plan import Plan
 from sim.world import EPOCH_NS, World, actor
@@ -133,14 +134,11 @@ class Process:
             snapshots=SnapshotOptions(interval=plan.snapshot_interval),
             from_snapshot=plan.from_snapshot,
         )
-        async with SimBroker(node.cluster.server, self.link, node.name) as broker:
-            broker.on_io = self._on_io
+        async with self._broker() as broker:
             lead = self._leadership(broker)
             options = replace(options, leadership=lead, mandate=lead)
             # No database is made at run time here: what only that needs is not simulated.
-            databases = Databases(
-                cast(Broker, broker), options, runtime, stream=node.cluster.server.name
-            )
+            databases = Databases(broker, options, runtime, stream=node.cluster.server.name)
             self._probe_at_start()
             store = self._open_store()
             self.mount.on_write = lambda _: self.tick("write")
@@ -171,7 +169,19 @@ class Process:
                 else:
                     store.close()
 
-    def _leadership(self, broker: SimBroker) -> Elected | None:
+    def _broker(self) -> JetStreamBroker:
+        """The product's own, but that its connection goes through the simulated network."""
+        server = self.node.cluster.server
+        options = JetStreamOptions(
+            "nats://sim:4222",
+            self.node.name,
+            stream=server.name,
+            replicas=3 if server.clustered else 1,
+        )
+        chance = self.node.cluster.world.chance(f"tokens {self.label}")
+        return JetStreamBroker(options, rng=chance, dialer=server.dialer(self.link, self._on_io))
+
+    def _leadership(self, broker: JetStreamBroker) -> Elected | None:
         """What nodes with ``--leader-addr`` have; nothing is sent on to the leader here."""
         cluster, name = self.node.cluster, self.node.name
         lease = cluster.plan.lease
@@ -235,7 +245,7 @@ class Process:
         if self.dead:
             return
         self.dead = self.crashed = True
-        self.link.kill()
+        self.link.kill(power=power)
         in_memory = self.node.cluster.plan.synchronous == "OFF"
         self.mount.freeze(power=power, lost=in_memory)
         if in_memory or (power and self.node.cluster.plan.synchronous == "NORMAL"):
@@ -251,10 +261,25 @@ class Process:
         if what == "step":
             self.node.cluster.world.trace.on_step = lambda _: self.tick("step")
 
-    def _on_io(self, what: str) -> None:
-        if what == "publish" and not self.publishing.is_set():
-            self.publishing.set()
+    def _on_io(self, what: str, text: str, headers: bytes) -> bool:
+        """A message goes, or comes: the process may die there."""
+        if self.link.dead:
+            return False
+        if what == "publish":
+            message_id, _ = split_headers(headers)
+            self._trace_message("publish", message_id, message_id)
+            if not self.publishing.is_set():
+                self.publishing.set()
+        elif what == "deliver":
+            message_id, _ = split_headers(headers)
+            self._trace_message("deliver", text.split(".")[5], message_id)
+        elif what == "ack":
+            self._trace_message("ack", text)
         self.tick("io")
+        return not self.link.dead
+
+    def _trace_message(self, kind: str, text: str, key: str = "") -> None:
+        self.node.cluster.world.trace.event(self.node.name, kind, text, key)
 
     def tick(self, what: str) -> None:
         left = self._countdown.get(what)
@@ -408,7 +433,10 @@ class Cluster:
             durable=plan.durable_broker,
             clustered=plan.clustered_broker,
             dedupe_window=plan.dedupe_window,
-            max_payload=plan.max_payload,
+            max_message=None if plan.max_payload >= 1 << 20 else plan.max_payload + HEADER_ROOM,
+            max_payload=(1 << 20) + HEADER_ROOM,
+            version=plan.nats_version,
+            clock=lambda: world.clock.now,
         )
         self.history = History()
         self.nodes = {name: Node(self, name) for name in plan.names}

@@ -29,6 +29,7 @@ def heal_all(cluster: Cluster) -> None:
         cluster.server.start()
     if not cluster.server.leader:
         cluster.server.elect_leader()
+    cluster.server.catch_up()
     link = cluster.link_faults
     link.spike_rate = link.late = 0.0
     for node in cluster.nodes.values():
@@ -176,6 +177,12 @@ async def _leader(cluster: Cluster, fault: Fault) -> None:
             server.elect_leader(fault.amount)
 
 
+async def _lag(cluster: Cluster, fault: Fault) -> None:
+    cluster.server.lag(fault.how)
+    await trio.sleep(fault.duration)
+    cluster.server.catch_up()
+
+
 async def _storm(cluster: Cluster, fault: Fault) -> None:
     faults = cluster.server.faults
     setattr(faults, fault.how, fault.amount)
@@ -203,6 +210,7 @@ _HANDLERS = {
     "broker power": _broker_power,
     "leader": _leader,
     "storm": _storm,
+    "lag": _lag,
     "poison": _poison,
 }
 _OF_A_NODE = {"cut", "reset", "crash", "restart", "wipe", "disk full", "disk errors", "stall"}

@@ -34,7 +34,7 @@ async def poison(cluster: Cluster, how: str, patience: float) -> None:
         return
     number = len(cluster.poisoned) + 1
     message = Outgoing(f"poison-{number}", BROKEN[how])
-    sequence = server.append(subject_of(server.name, DATABASE), message).sequence
+    sequence = server.append(subject_of(server.name, DATABASE), message)
     cluster.poisoned.append(sequence)
     await trio.sleep(patience)
     await let_pass(cluster, sequence)

@@ -43,7 +43,8 @@ class Timeline:
             deadline = heap[0][0] if heap else float("inf")
             with trio.move_on_at(deadline):
                 await self._wake.wait()
-            self._wake = trio.Event()
+            if self._wake.is_set():  # else another task waits for this one
+                self._wake = trio.Event()
             now = trio.current_time()
             while heap and heap[0][0] <= now:
                 heapq.heappop(heap)[2]()
@@ -69,7 +70,6 @@ class LinkFaults:
 @dataclass(slots=True)
 class _Packet:
     work: Work
-    generation: int
     gone: bool = False
 
 
@@ -85,7 +85,7 @@ class _Direction:
         self._stuck: deque[_Packet] = deque()
 
     def send(self, work: Work) -> None:
-        packet = _Packet(work, self._link.generation)
+        packet = _Packet(work)
         if (self.blocked or self.held) and not self._flying:
             self._stuck.append(packet)
         else:
@@ -116,7 +116,7 @@ class _Direction:
         # What is still in flight comes after what was held: the order of bytes is kept.
         packets = self.cut()
         for packet in packets:
-            self._fly(_Packet(packet.work, packet.generation))
+            self._fly(_Packet(packet.work))
 
     @property
     def in_flight(self) -> int:
@@ -134,7 +134,11 @@ class _Direction:
 
 
 class Link:
-    """The connection of one process. ``dead``: the process is gone, nothing comes or goes."""
+    """The cable of one process. ``dead``: the process is gone, nothing comes or goes.
+
+    At most one connection at a time goes through it; each is a ``generation``. ``server_up``
+    says whether somebody takes calls at the other end.
+    """
 
     def __init__(
         self,
@@ -149,11 +153,15 @@ class Link:
         self.timeline = timeline
         self.faults = faults
         self.dead = False
-        self.connected = True
+        self.connected = False
         self.generation = 0
         self.broken = 0
         self.lost = 0
         """Packets that were under way when a connection broke."""
+        self.on_break: Callable[[str], None] = lambda why: None
+        """The client: told why the connection that there is was lost."""
+        self.on_end: Work = lambda: None
+        """The server: told that it is over, after all that still came through it."""
         self._stalled_until = 0.0
         self._chance = chance
         self._trace = trace
@@ -161,11 +169,6 @@ class Link:
         self.up = _Direction(self)
         self.down = _Direction(self)
         self._came = trio.Event()
-        self._came.set()
-        self._went = trio.Event()
-        self.on_connect: list[Work] = []
-        self.on_leader: list[Work] = []
-        """What to do after a new connection, and when the stream has a leader again."""
 
     def latency(self) -> float:
         chance, faults = self._chance, self.faults
@@ -176,20 +179,30 @@ class Link:
 
     # --- for the client's side -------------------------------------------------------
 
+    async def connect(self, timeout: float) -> None:
+        """Call, for ``timeout`` seconds at most. Raises OSError."""
+        await trio.sleep(self.faults.reconnect * self._chance.uniform(0.5, 1.5))
+        if self.dead or self.up.blocked or self.down.blocked:
+            await trio.sleep(timeout)
+            raise OSError("nobody answers")
+        if not self._server_up():
+            raise OSError("connection refused")
+        self._trace.event(self.name, "connected")
+        self.generation += 1
+        self.connected = True
+        self._came.set()
+
     async def wait_connected(self) -> None:
         await self._came.wait()
-
-    async def wait_disconnected(self) -> None:
-        await self._went.wait()
 
     def to_server(self, work: Work) -> None:
         if not self.dead and self.connected:
             self.up.send(work)
 
-    def to_client(self, work: Work, generation: int | None = None) -> None:
-        """``generation``: of the connection on which the question came; answers for an older
-        one reach nobody."""
-        if self.dead or not self.connected or generation not in (None, self.generation):
+    def to_client(self, work: Work, generation: int) -> None:
+        """``generation``: of the connection that it is for; what comes for an older one reaches
+        nobody."""
+        if self.dead or not self.connected or generation != self.generation:
             return
         self.down.send(lambda: None if self.dead else work())
 
@@ -235,45 +248,33 @@ class Link:
         self._trace.event(self.name, "disconnected", why)
         self.connected = False
         self.broken += 1
-        self.generation += 1
         self._came = trio.Event()
-        self._went.set()
         self.down.cut()
-        self._leave(self.up.cut())
-        self._retry()
+        self._leave(told=not self.up.blocked)
+        self.on_break(why)
 
-    def _leave(self, packets: list[_Packet]) -> None:
-        """A prefix of what was under way still reaches the server."""
+    def _leave(self, *, told: bool) -> None:
+        """A prefix of what was under way still reaches the server, and then the end of it; if
+        it is not told of that, it finds out by itself, much later."""
+        packets = self.up.cut()
         self.lost += len(packets)
         prefix = packets[: self._chance.randint(0, len(packets))]
         at = trio.current_time()
         for packet in prefix:
             at += self._chance.uniform(0, self.faults.late / (len(prefix)))
             self.timeline.at(at, packet.work)
+        if not told:
+            at += self.faults.detect * self._chance.uniform(1, 3)
+        self.timeline.at(at, self.on_end)
 
-    def _retry(self) -> None:
-        wait = self.faults.reconnect * self._chance.uniform(0.5, 1.5)
-        self.timeline.after(wait, self._connect)
-
-    def _connect(self) -> None:
-        if self.dead or self.connected:
-            return
-        if self.up.blocked or self.down.blocked or not self._server_up():
-            self._retry()
-            return
-        self._trace.event(self.name, "connected")
-        self.connected = True
-        self._went = trio.Event()
-        self._came.set()
-        for work in list(self.on_connect):
-            work()
-
-    def kill(self) -> None:
-        """The process is gone. Its kernel may still send what it had taken."""
+    def kill(self, *, power: bool = False) -> None:
+        """The process is gone. Its kernel may still send what it had taken; without power it
+        does not even say that it is over."""
         if self.dead:
             return
         self.dead = True
         self.down.cut()
-        packets = self.up.cut()
-        if not self.up.blocked:
-            self._leave(packets)
+        if self.up.blocked:
+            self.up.cut()
+        if self.connected:
+            self._leave(told=not power and not self.up.blocked)

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
+from sim.broker import Server
 from sim.checkers import FoldHistory, check_reads, fold_log
 from sim.checkers.folds import State
 from sim.history import OK, Call, Probe
-from sim.jetstream import Server
 from sim.oracle import skips_in
 from sim.workloads import Watch
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, field, replace
 
-from sim.jetstream import BrokerFaults
+from sim.broker import BrokerFaults
 from sim.network import LinkFaults
 
 KINDS_OF_POISON = (
@@ -79,6 +79,8 @@ class Plan:
     batch_units: int = 256
     dedupe_window: float = 120.0
     max_payload: int = 1 << 20
+    nats_version: str = "2.15.1"
+    """Before 2.14 a node's durable consumer is moved by pulling and acknowledging."""
     drift: dict[str, float] = field(default_factory=dict)
     skew: dict[str, float] = field(default_factory=dict)
     asynchronous: tuple[str, ...] = ()
@@ -149,10 +151,11 @@ def draw(seed: int, level: str = "default", steps: int | None = None) -> Plan:
         plan,
         asynchronous=_asynchronous(plan),
         lease=_lease(plan),
+        nats_version=random.Random(f"{seed}/version").choice(("2.15.1", "2.15.1", "2.10.29")),
         from_snapshot=other.random() < 0.5,
         snapshot_interval=other.choice((0.0, 4.0, 15.0)),
     )
-    faults = [*_faults(chance, plan, heat), *_poison(plan, heat)]
+    faults = [*_faults(chance, plan, heat), *_poison(plan, heat), *_lags(plan, heat)]
     if steps is None:
         plan = replace(plan, operations=OPERATIONS, hits=HITS if heat else 0)
         faults += _reserve(plan)
@@ -185,6 +188,21 @@ def _poison(plan: Plan, heat: float) -> list[Fault]:
             "poison",
             duration=chance.expovariate(1 / 2),
             how=chance.choice(KINDS_OF_POISON),
+        )
+        for _ in range(count)
+    ]
+
+
+def _lags(plan: Plan, heat: float) -> list[Fault]:
+    """A server of a cluster may be behind the others."""
+    chance = random.Random(f"{plan.seed}/lags")
+    count = chance.choice((0, 1, 3)) if heat and plan.clustered_broker else 0
+    return [
+        Fault(
+            chance.uniform(0, plan.duration),
+            "lag",
+            duration=chance.expovariate(1 / 5),
+            how=chance.choice(("s1", "s2", "s3")),
         )
         for _ in range(count)
     ]
@@ -230,6 +248,7 @@ def _broker(chance: random.Random, heat: float) -> BrokerFaults:
         repeat=rate(0, 0, 0.01),
         replay=rate(0, 0.003, 0.01),
         replay_delay=10 ** chance.uniform(0, 2),
+        gap=rate(0, 0, 0.01),
     )
 
 
@@ -238,6 +257,7 @@ _KINDS = {
     "disk errors": 1.5, "slow disk": 1, "stall": 2, "broker restart": 1.5, "leader": 2,
     "storm": 2, "broker power": 0.7,
 }  # fmt: skip
+_STORMS = ("refuse", "drop", "lose_ack", "late_ack", "stall", "repeat", "gap", "replay")
 _RESERVE = ("cut", "reset", "crash", "restart", "stall", "broker restart", "leader", "storm")
 
 
@@ -279,7 +299,9 @@ def _fault(chance: random.Random, kind: str, plan: Plan) -> Fault:
         amount = chance.gauss(0, 5) if chance.random() < 0.5 else 0.0
         duration = chance.expovariate(1 / 1.5)
     elif kind == "storm":
-        how = chance.choice(("refuse", "drop", "lose_ack", "late_ack", "stall", "repeat", "replay"))
+        how = chance.choice(
+            ("refuse", "drop", "lose_ack", "late_ack", "stall", "repeat", "gap", "replay")
+        )
         amount = chance.uniform(0.1, 0.9)
     elif kind in ("reset", "restart", "wipe"):
         duration = 0.0

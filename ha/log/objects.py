@@ -29,7 +29,8 @@ from ha.log.ordered import OrderedConsumer
 
 _log = logging.getLogger("ha.log")
 
-CHUNK_SIZE = 128 * 1024
+CHUNK_SIZE = 128 * 1024  # unless the server takes less in a message
+_HEADER_ROOM = 1024
 _TOGETHER = 8  # chunks in one write, before their acks are awaited
 _ACK_TIMEOUT = 15.0
 _READ_TIMEOUT = 30.0  # without any progress
@@ -173,7 +174,9 @@ class Bucket:
     async def _put_chunks(self, nuid: str, chunks: AsyncIterator[bytes]) -> dict[str, Any]:
         digest = hashlib.sha256()
         size = count = 0
-        async for pieces in _batches(chunks):
+        room = self._client.require().max_payload - _HEADER_ROOM
+        length = min(CHUNK_SIZE, room)
+        async for pieces in _batches(chunks, length):
             for piece in pieces:
                 digest.update(piece)
                 size += len(piece)
@@ -269,14 +272,14 @@ class Bucket:
         raise LogError(f"the snapshot of {name!r} is not whole, or the broker is too slow")
 
 
-async def _batches(chunks: AsyncIterator[bytes]) -> AsyncIterator[list[bytes]]:
-    """Cut anew into pieces of CHUNK_SIZE, a few together."""
+async def _batches(chunks: AsyncIterator[bytes], length: int) -> AsyncIterator[list[bytes]]:
+    """Cut anew into pieces of ``length`` bytes, a few together."""
     rest = bytearray()
     async for chunk in chunks:
         rest += chunk
-        whole = len(rest) // CHUNK_SIZE
+        whole = len(rest) // length
         if whole >= _TOGETHER:
-            yield [bytes(rest[i * CHUNK_SIZE : (i + 1) * CHUNK_SIZE]) for i in range(whole)]
-            del rest[: whole * CHUNK_SIZE]
+            yield [bytes(rest[i * length : (i + 1) * length]) for i in range(whole)]
+            del rest[: whole * length]
     if rest:
-        yield [bytes(rest[i : i + CHUNK_SIZE]) for i in range(0, len(rest), CHUNK_SIZE)]
+        yield [bytes(rest[i : i + length]) for i in range(0, len(rest), length)]

@@ -17,7 +17,8 @@ from ha.log.endpoint import parse_urls
 from ha.log.jetstream import JetStreamBroker, JetStreamOptions
 from ha.log.js_api import Api
 from ha.log.memory import MemoryBroker, MemoryStream
-from sim.jetstream import Server, SimBroker
+from sim.broker import Server
+from sim.nats.wire import SimDialer
 from sim.network import Link, LinkFaults, Timeline
 from sim.trace import Trace
 
@@ -92,12 +93,44 @@ class MemoryHarness(Harness):
         self._stream.drop_before(sequence)
 
 
-class JetStreamHarness(Harness):
+class OperatedHarness(Harness):
+    """Whatever speaks JetStream, where an operator can do as he likes."""
+
+    def __init__(self, stream: str) -> None:
+        self.stream = stream
+
+    @abstractmethod
+    def operator(self) -> AbstractAsyncContextManager[Client]:
+        """A client of his own, not connected yet."""
+
+    async def recreate(self) -> None:
+        config = (await self.api(f"STREAM.INFO.{self.stream}"))["config"]
+        await self.api(f"STREAM.DELETE.{self.stream}")
+        del config["metadata"]
+        await self.api(f"STREAM.CREATE.{self.stream}", config)
+
+    async def shorten_window(self) -> float:
+        config = (await self.api(f"STREAM.INFO.{self.stream}"))["config"]
+        config["duplicate_window"] = 200_000_000
+        await self.api(f"STREAM.UPDATE.{self.stream}", config)
+        return 0.2
+
+    async def drop_before(self, sequence: int) -> None:
+        await self.api(f"STREAM.PURGE.{self.stream}", {"seq": sequence})
+
+    async def api(self, subject: str, request: dict[str, object] | None = None) -> dict[str, Any]:
+        async with self.operator() as client:
+            await client.wait_up()
+            answer = await Api(client).call(subject, request)
+        return json.loads(json.dumps(answer))  # type: ignore[no-any-return]
+
+
+class JetStreamHarness(OperatedHarness):
     """``server``: a NatsProcess (tests/conftest.py) of this test alone, or a shared one."""
 
     def __init__(self, server: Any, options: dict[str, Any] | None = None) -> None:
+        super().__init__(f"S{random.SystemRandom().getrandbits(48):x}")
         self.server = server
-        self.stream = f"S{random.SystemRandom().getrandbits(48):x}"
         self._options = options or {}
 
     def broker(self, node: str = "a") -> AbstractAsyncContextManager[Broker]:
@@ -118,42 +151,26 @@ class JetStreamHarness(Harness):
     async def thaw(self) -> None:
         self.server.cont()
 
-    async def recreate(self) -> None:
-        config = (await self.api(f"STREAM.INFO.{self.stream}"))["config"]
-        await self.api(f"STREAM.DELETE.{self.stream}")
-        del config["metadata"]
-        await self.api(f"STREAM.CREATE.{self.stream}", config)
-
-    async def shorten_window(self) -> float:
-        config = (await self.api(f"STREAM.INFO.{self.stream}"))["config"]
-        config["duplicate_window"] = 200_000_000
-        await self.api(f"STREAM.UPDATE.{self.stream}", config)
-        return 0.2
-
-    async def drop_before(self, sequence: int) -> None:
-        await self.api(f"STREAM.PURGE.{self.stream}", {"seq": sequence})
-
-    async def api(self, subject: str, request: dict[str, object] | None = None) -> dict[str, Any]:
-        """As an operator does it, on a connection of its own."""
+    @asynccontextmanager
+    async def operator(self) -> AsyncIterator[Client]:
         rng = random.SystemRandom()
         client = Client(parse_urls(self.server.url), name="operator", rng=rng)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(client.run)
-            await client.wait_up()
-            answer = await Api(client).call(subject, request)
+            yield client
             nursery.cancel_scope.cancel()
-        return json.loads(json.dumps(answer))  # type: ignore[no-any-return]
 
 
-class SimHarness(Harness):
+class SimHarness(OperatedHarness):
     """The simulator's JetStream, with its faults off, on the clock of the test."""
 
     def __init__(self) -> None:
+        super().__init__("HA")
         self._trace = Trace(time=trio.current_time)
         self._timeline = Timeline()
         chance = random.Random(1)
         self._server = Server(self._timeline, chance, self._trace, max_payload=100_000)
-        self._faults = LinkFaults(latency=0.0002, reconnect=0.05)
+        self._faults = LinkFaults(latency=0.0002, reconnect=0.01)
         self._links: list[Link] = []
 
     @asynccontextmanager
@@ -161,10 +178,29 @@ class SimHarness(Harness):
         async with trio.open_nursery() as nursery:
             # Of brokers at the same time each has a hand that turns the wheel.
             nursery.start_soon(self._timeline.run)
-            link = self._server.connect(node, random.Random(node), self._faults)
-            self._links.append(link)
-            async with SimBroker(self._server, link, node) as broker:
+            options = JetStreamOptions("nats://sim:4222", node, stream=self.stream)
+            chance = random.SystemRandom()
+            async with JetStreamBroker(options, rng=chance, dialer=self._dial(node)) as broker:
                 yield broker
+            nursery.cancel_scope.cancel()
+
+    def _dial(self, name: str) -> SimDialer:
+        link = self._server.connect(name, random.Random(name), self._faults)
+        self._links.append(link)
+        return self._server.dialer(link)
+
+    @asynccontextmanager
+    async def operator(self) -> AsyncIterator[Client]:
+        client = Client(
+            parse_urls("nats://sim:4222"),
+            name="operator",
+            rng=random.SystemRandom(),
+            dialer=self._dial("operator"),
+        )
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._timeline.run)
+            nursery.start_soon(client.run)
+            yield client
             nursery.cancel_scope.cancel()
 
     async def cut(self) -> None:
@@ -181,16 +217,6 @@ class SimHarness(Harness):
         for link in self._links:
             link.down.held = False
             link.down.go_on()
-
-    async def recreate(self) -> None:
-        self._server.recreate("epoch-2")
-
-    async def shorten_window(self) -> float:
-        self._server.dedupe_window = 0.2
-        return 0.2
-
-    async def drop_before(self, sequence: int) -> None:
-        self._server.drop_before(sequence)
 
 
 Kind = Callable[[], Harness]

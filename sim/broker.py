@@ -1,0 +1,437 @@
+"""The broker of a run: a simulated NATS server, or three of them, and what can go wrong with it.
+
+With its faults off it answers as ``nats-server`` does: one conformance suite compares the two.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import zlib
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import trio
+
+from ha.core.naming import DEFAULT_STREAM, object_stream, snapshot_bucket
+from ha.log.api import Entry, Outgoing
+from ha.log.js_api import ID_HEADER, split_headers
+from ha.log.nats_wire import encode_headers
+from sim.nats.consumer import Consumer
+from sim.nats.core import Core
+from sim.nats.errors import ApiError
+from sim.nats.jetstream import JetStream
+from sim.nats.stream import DEFAULTS, Message, Stream
+from sim.nats.wire import SimDialer, Watcher
+from sim.network import Link, LinkFaults, Timeline
+from sim.trace import Trace
+from sim.world import EPOCH_NS
+
+SERVERS = ("s1", "s2", "s3")
+
+
+@dataclass(slots=True)
+class BrokerFaults:
+    """Rates are chances a message. Times in seconds.
+
+    ``refuse``: the broker has no room; ``drop``: it loses a publish without a word; ``lose_ack``
+    and ``late_ack`` concern the PubAck alone; ``stall``: a consumer stands still for a while;
+    ``repeat``: a consumer delivers a message twice; ``gap``: one of its messages is lost on the
+    way; ``replay``: a publish arrives once more, up to ``replay_delay`` seconds later, beyond
+    the dedupe window too.
+    """
+
+    refuse: float = 0.0
+    drop: float = 0.0
+    lose_ack: float = 0.0
+    late_ack: float = 0.0
+    late_ack_delay: float = 5.0
+    stall: float = 0.0
+    stall_delay: float = 2.0
+    repeat: float = 0.0
+    gap: float = 0.0
+    replay: float = 0.0
+    replay_delay: float = 60.0
+
+    def clear(self) -> None:
+        self.refuse = self.drop = self.lose_ack = self.late_ack = 0.0
+        self.stall = self.repeat = self.gap = self.replay = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """A power failure of the broker: what it had stored after ``kept`` is gone.
+
+    ``lost``: the entries of all subjects.
+    """
+
+    kept: int
+    lost: tuple[tuple[str, Entry], ...]
+
+
+class Server:
+    """``name``: of the nodes' stream. ``durable``: it syncs before each ack (``--durability
+    full``); else every ``sync_interval`` seconds, and a power failure takes what came after.
+    ``clustered``: there are three, s1 to s3, of which one leads all streams; a consumer without
+    replicas lives on one of them, and reads the copy there. ``max_message``: bytes that a message
+    of the stream may have, which is then there before the first node comes, as one that another
+    program has made. ``version``: that it says it has. ``clock``: seconds.
+    """
+
+    def __init__(
+        self,
+        timeline: Timeline,
+        chance: random.Random,
+        trace: Trace,
+        *,
+        name: str = DEFAULT_STREAM,
+        durable: bool = True,
+        clustered: bool = False,
+        sync_interval: float = 30.0,
+        dedupe_window: float = 120.0,
+        max_message: int | None = None,
+        max_payload: int = 8 * 1024 * 1024,
+        version: str = "2.15.1",
+        clock: Callable[[], float] = trio.current_time,
+    ) -> None:
+        self.time = clock
+        self.timeline = timeline
+        self.chance = chance
+        self.trace = trace
+        self.faults = BrokerFaults()
+        self.name = name
+        self.durable = durable
+        self.clustered = clustered
+        self.sync_interval = sync_interval
+        self.version = version
+        self.up = True
+        self.leader = True
+        self.clock_offset = 0.0
+        self.losses: list[Loss] = []
+        self.failures = 0
+        """Of its power: what was under way to it then, and in it, is gone."""
+        self.stored: list[tuple[str, Entry]] = []
+        """Every message that the nodes' stream ever stored, but for what it has lost since."""
+        self.struck = 0
+        """Messages, acks and deliveries that a fault has met."""
+        self.links: list[Link] = []
+        self.censor: Callable[[Stream, bytes, bytes], str] | None = None
+        """For scripts: says ``drop`` or ``refuse`` of a message (its stream, headers and payload)
+        that is to go so."""
+        self.core = Core(chance, max_payload=max_payload)
+        self.core.takers.append(self._take)
+        self.core.found_interest = self._found_interest
+        self.js = JetStream(
+            self.core,
+            self,
+            version=version,
+            new_name=lambda: f"{chance.getrandbits(40):08x}",
+            clustered=clustered,
+        )
+        self._synced = 0
+        self._image: tuple[int, int, Any] | None = None
+        self._lagging = ""
+        self._copies: dict[str, int] = {}
+        if max_message is not None or dedupe_window != 120.0:
+            config = {
+                **DEFAULTS,
+                "name": name,
+                "subjects": [name, f"{name}.>"],
+                "allow_direct": True,
+                "num_replicas": 3 if clustered else 1,
+                "max_msg_size": -1 if max_message is None else max_message,
+                "duplicate_window": int(dedupe_window * 1e9),
+                "metadata": {},
+            }
+            self.js.create(config)
+
+    # --- connections -----------------------------------------------------------------
+
+    def connect(self, name: str, chance: random.Random, faults: LinkFaults) -> Link:
+        """A new process's cable."""
+        link = Link(name, self.timeline, chance, faults, self.trace, lambda: self.up)
+        self.links = [x for x in self.links if not x.dead] + [link]
+        return link
+
+    def dialer(self, link: Link, watch: Watcher | None = None) -> SimDialer:
+        if watch is None:
+            return SimDialer(self.core, link, self._info)
+        return SimDialer(self.core, link, self._info, watch)
+
+    def _info(self) -> dict[str, Any]:
+        info: dict[str, Any] = {
+            "server_id": "SIM",
+            "server_name": "s1",
+            "version": self.version,
+            "headers": True,
+            "jetstream": True,
+            "max_payload": self.core.max_payload,
+        }
+        return {**info, "cluster": "sim"} if self.clustered else info
+
+    # --- what clients ask ------------------------------------------------------------
+
+    def _take(self, subject: str, reply: str, headers: bytes, payload: bytes) -> bool:
+        if subject.startswith("$JS."):
+            if not self.leader and not subject.startswith(("$JS.ACK.", "$JS.FC.")):
+                return True
+            return self.js.request(subject, reply, headers, payload)
+        if subject.startswith("_"):
+            return False
+        stream = self.js.stream_for(subject)
+        if stream is None:
+            return False
+        if not self.leader:
+            return self.chance.random() < 0.5
+        self._publish(stream, subject, reply, headers, payload)
+        return True
+
+    def _publish(
+        self, stream: Stream, subject: str, reply: str, headers: bytes, payload: bytes
+    ) -> None:
+        faults, chance = self.faults, self.chance
+        message_id, _ = split_headers(headers)
+        said = self.censor(stream, headers, payload) if self.censor is not None else ""
+        if said == "drop" or (faults.drop and chance.random() < faults.drop):
+            self.struck += 1
+            self.trace.event("log", "dropped", message_id, message_id)
+            return
+        if said == "refuse" or (faults.refuse and chance.random() < faults.refuse):
+            self.struck += 1
+            self.trace.event("log", "refused", message_id, message_id)
+            error = ApiError(503, 10023, "insufficient resources")
+            self._reply(reply, _failed(stream, error))
+            return
+        if faults.replay and chance.random() < faults.replay:
+            self.struck += 1
+            failures = self.failures
+            self.after(
+                chance.uniform(0, faults.replay_delay),
+                lambda: self._arrive_again(stream, subject, headers, payload, failures),
+            )
+        try:
+            answer = self._store(stream, subject, headers, payload)
+        except ApiError as error:
+            answer = _failed(stream, error)
+        if faults.lose_ack and chance.random() < faults.lose_ack:
+            self.struck += 1
+            self.trace.event("log", "ack lost", message_id)
+            return
+        if faults.late_ack and chance.random() < faults.late_ack:
+            self.struck += 1
+            delay = chance.expovariate(1 / faults.late_ack_delay)
+            self.after(delay, lambda: self._reply(reply, answer))
+            return
+        self._reply(reply, answer)
+
+    def _reply(self, reply: str, answer: bytes) -> None:
+        if reply:
+            self.core.route(reply, "", b"", answer)
+
+    def _arrive_again(
+        self, stream: Stream, subject: str, headers: bytes, payload: bytes, failures: int
+    ) -> None:
+        there = self.js.streams.get(stream.name) is stream
+        if self.up and self.leader and failures == self.failures and there:
+            with suppress(ApiError):
+                self._store(stream, subject, headers, payload)
+
+    def _store(self, stream: Stream, subject: str, headers: bytes, payload: bytes) -> bytes:
+        """The ack. Raises ApiError."""
+        result = stream.store(subject, headers, payload)
+        message_id, words = split_headers(headers)
+        if result.duplicate:
+            self.trace.event("log", "duplicate", message_id, message_id)
+            return b'{"stream":"%b","seq":%d,"duplicate": true}' % (
+                stream.name.encode(),
+                result.sequence,
+            )
+        self.trace.add(str(zlib.crc32(payload)))
+        if stream.name == self.name:
+            entry = Entry(result.sequence, message_id, payload, stream.last_ns, words)
+            self.stored.append((subject, entry))
+            if self.durable:
+                self._synced = result.sequence
+            text = f"{result.sequence} {message_id}"
+            self.trace.event("log", "stored", text, message_id)
+        elif subject.endswith("_LEADER.leader"):
+            self.trace.event("log", "lease", f"{result.sequence} {payload.decode()}")
+        elif subject.startswith("$O.") and ".M." in subject:
+            self.trace.event("log", "snapshot", str(result.sequence))
+        return b'{"stream":"%b","seq":%d}' % (stream.name.encode(), result.sequence)
+
+    # --- how consumers reach their clients (sim.nats.consumer.Post) ------------------
+
+    def interest(self, subject: str) -> bool:
+        return self.core.interest(subject)
+
+    def send(self, subject: str, reply: str, headers: bytes, payload: bytes, to: str) -> None:
+        if self.up:
+            self.core.route(subject, reply, headers, payload, to)
+
+    def after(self, delay: float, work: Callable[[], None]) -> None:
+        self.timeline.after(delay, work)
+
+    def now_ns(self) -> int:
+        """The broker's clock."""
+        return EPOCH_NS + int((self.time() + self.clock_offset) * 1e9)
+
+    def delivers(self, consumer: Consumer) -> str:
+        faults, chance = self.faults, self.chance
+        if not self.up or not self.leader:
+            return "stall" if not self.up else ""
+        if faults.stall and chance.random() < faults.stall:
+            self.struck += 1
+
+            def go_on() -> None:
+                consumer.stalled = False
+                consumer.pump()
+
+            self.after(chance.expovariate(1 / faults.stall_delay), go_on)
+            return "stall"
+        if faults.repeat and chance.random() < faults.repeat:
+            self.struck += 1
+            return "repeat"
+        if faults.gap and chance.random() < faults.gap:
+            self.struck += 1
+            return "gap"
+        return ""
+
+    def sees(self, consumer: Consumer) -> int:
+        if not self._lagging or consumer.server != self._lagging or consumer.durable:
+            return -1
+        return self._copies.get(consumer.stream.name, -1)
+
+    def ended(self, consumer: Consumer) -> None:
+        self.js.forget(consumer)
+
+    def _found_interest(self, subject: str) -> None:
+        for consumers in self.js.consumers.values():
+            for consumer in list(consumers.values()):
+                if consumer.is_push and consumer.config["deliver_subject"] == subject:
+                    consumer.pump()
+
+    # --- the nodes' stream, for those who judge --------------------------------------
+
+    @property
+    def stream(self) -> Stream | None:
+        return self.js.streams.get(self.name)
+
+    @property
+    def last(self) -> int:
+        return 0 if self.stream is None else self.stream.last
+
+    def entry(self, subject: str, sequence: int) -> Entry | None:
+        message = None if self.stream is None else self.stream.get(sequence)
+        return _entry(message) if message is not None and message.subject == subject else None
+
+    def append(self, subject: str, message: Outgoing) -> int:
+        """Somebody who is no node writes; the sequence. Raises ApiError."""
+        assert self.stream is not None
+        headers = encode_headers({**message.headers, ID_HEADER: message.message_id})
+        self._store(self.stream, subject, headers, message.payload)
+        return self.last
+
+    # --- what goes wrong -------------------------------------------------------------
+
+    def stop(self) -> None:
+        """The process of the broker ends; what it has stored in files stays."""
+        self.up = False
+        self.trace.event("log", "stopped")
+        self._lagging = ""
+        for peer in list(self.core.peers):
+            self.core.leave(peer)
+        for link in self.links:
+            link.break_off("the broker went away")
+        self._end_consumers("")
+        for consumers in self.js.consumers.values():
+            for consumer in consumers.values():
+                consumer.restart()
+
+    def _end_consumers(self, server: str) -> None:
+        """Those that live in the memory of a server, or of all."""
+        for consumers in self.js.consumers.values():
+            for consumer in list(consumers.values()):
+                if not consumer.durable and (not server or consumer.server == server):
+                    consumer.delete("")
+                    self.js.forget(consumer)
+
+    def start(self) -> None:
+        self.up = True
+        self.trace.event("log", "started")
+
+    def sync(self) -> None:
+        """No power failure takes what it holds now."""
+        self._synced = self.last
+        objects = self._objects
+        self._image = None if objects is None else objects.image()
+
+    @property
+    def _objects(self) -> Stream | None:
+        return self.js.streams.get(object_stream(snapshot_bucket(self.name)))
+
+    def power_failure(self) -> Loss | None:
+        """Stops it, and takes what it had not synced.
+
+        Snapshots that were put since are lost too, or not: objects are in another stream.
+        """
+        self.stop()
+        self.failures += 1
+        stream = self.stream
+        if stream is None or self._synced >= stream.last:
+            return None
+        objects = self._objects
+        if objects is not None and self.chance.random() < 0.5:
+            objects.restore(self._image or (0, 0, {}))
+        lost = tuple(x for x in self.stored if x[1].sequence > self._synced)
+        self.stored = [x for x in self.stored if x[1].sequence <= self._synced]
+        stream.truncate(self._synced)
+        for consumer in self.js.consumers[self.name].values():
+            consumer.truncate(self._synced)
+        loss = Loss(self._synced, lost)
+        self.losses.append(loss)
+        self.trace.event("log", "lost", f"{len(lost)} messages after {self._synced}")
+        return loss
+
+    def lose_leader(self) -> None:
+        """The server that led all streams is gone, and with it the consumers in its memory."""
+        self.leader = False
+        self.trace.event("log", "leader lost")
+        self._end_consumers("s1" if self.clustered else "")
+
+    def elect_leader(self, clock_offset: float = 0.0) -> None:
+        self.leader = True
+        self.clock_offset += clock_offset
+        self.trace.event("log", "leader elected")
+
+    def lag(self, server: str) -> None:
+        """From now on the copies there stand still, and what reads them."""
+        self._lagging = server
+        self._copies = {name: stream.last for name, stream in self.js.streams.items()}
+        self.trace.event("log", "lags", server)
+
+    def catch_up(self) -> None:
+        if self._lagging:
+            self.trace.event("log", "caught up", self._lagging)
+            self._lagging = ""
+            for name in self.js.streams:
+                self.js.pump(name)
+
+    async def keep_house(self) -> None:
+        """Sync from time to time."""
+        while True:
+            await trio.sleep(self.sync_interval)
+            if self.up and not self.durable:
+                self.sync()
+
+
+def _failed(stream: Stream, error: ApiError) -> bytes:
+    answer = {"error": error.json, "stream": stream.name, "seq": 0}
+    return json.dumps(answer, separators=(",", ":")).encode()
+
+
+def _entry(message: Message) -> Entry:
+    message_id, words = split_headers(message.headers)
+    return Entry(message.sequence, message_id, message.payload, message.time_ns, words)

@@ -1,0 +1,158 @@
+"""Core NATS: connections, what they listen to, and who gets what is published.
+
+Source: https://docs.nats.io/reference/reference-protocols/nats-protocol, ADR-4 (headers).
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from sim.nats.subjects import is_pattern, is_valid, matches
+
+Send = Callable[[int, str, str, bytes, bytes], None]
+"""``sid, subject, reply, headers, payload`` to one client."""
+
+Taker = Callable[[str, str, bytes, bytes], bool]
+"""``subject, reply, headers, payload``; whether it was something for it."""
+
+
+@dataclass(slots=True, eq=False)
+class Sub:
+    """``left``: messages until it ends by itself, -1 for never."""
+
+    peer: Peer
+    sid: int
+    subject: str
+    queue: str = ""
+    left: int = -1
+
+
+@dataclass(slots=True, eq=False)
+class Peer:
+    """The server's side of one connection. ``close(reason)`` ends it."""
+
+    send: Send
+    close: Callable[[str], None]
+    subs: dict[int, Sub] = field(default_factory=dict)
+    gone: bool = False
+
+
+class Core:
+    """``take``: asked of each message first; so JetStream gets its own. ``lost_interest`` and
+    ``found_interest`` are told of subjects."""
+
+    def __init__(self, chance: random.Random, *, max_payload: int = 8 * 1024 * 1024) -> None:
+        self.max_payload = max_payload
+        self.takers: list[Taker] = []
+        self.found_interest: Callable[[str], None] = lambda subject: None
+        self._chance = chance
+        self.peers: list[Peer] = []
+        self._literal: dict[str, list[Sub]] = {}
+        self._star: dict[str, list[Sub]] = {}
+        """Patterns like ``a.b.*``, as every client has one for its answers, by ``a.b``."""
+        self._patterns: list[Sub] = []
+
+    def accept(self, send: Send, close: Callable[[str], None]) -> Peer:
+        peer = Peer(send, close)
+        self.peers.append(peer)
+        return peer
+
+    def leave(self, peer: Peer) -> None:
+        """The connection is gone, and the server knows it."""
+        if peer.gone:
+            return
+        peer.gone = True
+        self.peers.remove(peer)
+        for sub in list(peer.subs.values()):
+            self._remove(sub)
+
+    # --- commands --------------------------------------------------------------------
+
+    def subscribe(self, peer: Peer, sid: int, subject: str, queue: str = "") -> None:
+        if peer.gone:
+            return
+        if not is_valid(subject):
+            peer.close("invalid subject")
+            return
+        sub = Sub(peer, sid, subject, queue)
+        peer.subs[sid] = sub
+        self._shelf(subject).append(sub)
+        self.found_interest(subject)
+
+    def unsubscribe(self, peer: Peer, sid: int, after: int = 0) -> None:
+        sub = peer.subs.get(sid)
+        if sub is None:
+            return
+        if after:
+            sub.left = after
+        else:
+            self._remove(sub)
+
+    def publish(self, peer: Peer, subject: str, reply: str, headers: bytes, payload: bytes) -> None:
+        if peer.gone:
+            return
+        if len(headers) + len(payload) > self.max_payload:
+            peer.close("maximum payload violation")
+            return
+        found = False
+        for take in self.takers:
+            found = take(subject, reply, headers, payload) or found
+        found = bool(self.route(subject, reply, headers, payload)) or found
+        if not found and reply:
+            words = f"NATS/1.0 503\r\nNats-Subject: {subject}\r\n\r\n"
+            self.route(reply, "", words.encode(), b"")
+
+    # --- routing ---------------------------------------------------------------------
+
+    def listeners(self, subject: str) -> list[Sub]:
+        """All, of a queue group one."""
+        found = list(self._literal.get(subject, ()))
+        found += self._star.get(subject.rpartition(".")[0], ())
+        found += [s for s in self._patterns if matches(s.subject, subject)]
+        if any(s.queue for s in found):
+            groups: dict[str, list[Sub]] = {}
+            for sub in found:
+                if sub.queue:
+                    groups.setdefault(sub.queue, []).append(sub)
+            found = [s for s in found if not s.queue]
+            found += [self._chance.choice(group) for group in groups.values()]
+        return found
+
+    def interest(self, subject: str) -> bool:
+        return (
+            bool(self._literal.get(subject))
+            or bool(self._star.get(subject.rpartition(".")[0]))
+            or any(matches(s.subject, subject) for s in self._patterns)
+        )
+
+    def route(
+        self, subject: str, reply: str, headers: bytes, payload: bytes, to: str | None = None
+    ) -> int:
+        """Hand it to who listens to ``to`` (default: its subject); to how many."""
+        found = self.listeners(subject if to is None else to)
+        for sub in found:
+            sub.peer.send(sub.sid, subject, reply, headers, payload)
+            if sub.left > 0:
+                sub.left -= 1
+                if not sub.left:
+                    self._remove(sub)
+        return len(found)
+
+    def _shelf(self, subject: str) -> list[Sub]:
+        if not is_pattern(subject):
+            return self._literal.setdefault(subject, [])
+        prefix, _, last = subject.rpartition(".")
+        if last == "*" and prefix and not is_pattern(prefix):
+            return self._star.setdefault(prefix, [])
+        return self._patterns
+
+    def _remove(self, sub: Sub) -> None:
+        sub.peer.subs.pop(sub.sid, None)
+        shelf = self._shelf(sub.subject)
+        if sub in shelf:
+            shelf.remove(sub)
+        if not shelf:
+            self._literal.pop(sub.subject, None)
+            self._star.pop(sub.subject.rpartition(".")[0], None)
