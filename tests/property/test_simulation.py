@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, event, given, note, settings
 from hypothesis import strategies as st
 
-from sim.jetstream import BrokerFaults
+from sim.broker import BrokerFaults
 from sim.network import LinkFaults
 from sim.plan import WORKLOADS, Fault, Plan
 from sim.run import run_plan

@@ -931,3 +931,19 @@ async def test_nodes_that_start_with_their_cluster_agree_on_one_stream(
             nursery.start_soon(join, server)
     assert len(epochs) == 3
     assert len(set(epochs)) == 1
+
+
+async def test_a_snapshot_fits_a_server_that_takes_small_messages(
+    make_nats_server: Callable[..., NatsProcess],
+) -> None:
+    server = make_nats_server(config="max_payload: 64KB")
+    content = RNG.randbytes(500_000)
+
+    async def chunks() -> AsyncIterator[bytes]:
+        await trio.lowlevel.checkpoint()
+        yield content
+
+    async with JetStreamBroker(options(server), rng=RNG) as broker:
+        with trio.fail_after(20):
+            await broker.put_snapshot(DB, chunks(), {"seq": "1"})
+            assert b"".join([piece async for piece in broker.get_snapshot(DB)]) == content
