@@ -64,9 +64,10 @@ class BrokerFaults:
 class Loss:
     """A power failure of the broker: what it had stored after ``kept`` is gone.
 
-    ``lost``: the entries of all subjects.
+    ``lost``: the entries of all subjects; ``at``: virtual seconds.
     """
 
+    at: float
     kept: int
     lost: tuple[tuple[str, Entry], ...]
 
@@ -390,7 +391,7 @@ class Server:
         stream.truncate(self._synced)
         for consumer in self.js.consumers[self.name].values():
             consumer.truncate(self._synced)
-        loss = Loss(self._synced, lost)
+        loss = Loss(self.time(), self._synced, lost)
         self.losses.append(loss)
         self.trace.event("log", "lost", f"{len(lost)} messages after {self._synced}")
         return loss

@@ -56,6 +56,18 @@ async def let_pass(cluster: Cluster, sequence: int) -> None:
         await trio.sleep(_LOOK)
 
 
+async def let_all_pass(cluster: Cluster) -> None:
+    """Do what nodes that stand before a message ask for, until cancelled. One that had passed may
+    do so although the others have not: the broker may have lost the word that let it."""
+    while True:
+        for process in cluster.serving():
+            committer = process.database.committer
+            halted = committer.halted_at
+            if halted is not None and committer.severed is None and process.serving:
+                await _ask(process, halted)
+        await trio.sleep(_LOOK)
+
+
 def _is_there(cluster: Cluster, sequence: int) -> bool:
     server = cluster.server
     entry = server.entry(subject_of(server.name, DATABASE), sequence)

@@ -8,14 +8,22 @@ may be gone which stood after the last sync.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from sim.broker import Server
 from sim.checkers import FoldHistory, check_reads, fold_log
 from sim.checkers.folds import State
-from sim.history import OK, Call, Probe
+from sim.history import GONE, OK, Call, Probe
 from sim.oracle import skips_in
 from sim.workloads import Watch
+
+
+@dataclass(frozen=True, slots=True)
+class Era:
+    """A time in which the log lost nothing: what it came to, and what was asked and answered."""
+
+    fold: FoldHistory
+    calls: list[Call]
 
 
 class Past:
@@ -31,6 +39,7 @@ class Past:
     ) -> None:
         self.gone = 0
         self._kept = [loss.kept for loss in server.losses]
+        self._times = [loss.at for loss in server.losses]
         self._folds = [
             fold_log(log, watches, wanted, identify, bases, lost_skips(server))
             for log in _former_logs(server)
@@ -58,6 +67,28 @@ class Past:
                 call = replace(call, low=low, session=-call.number - 1)
             out.append(call)
         return out
+
+    def eras(self, fold: FoldHistory, calls: Sequence[Call]) -> list[Era]:
+        """The run cut at each loss; ``fold``: of the log that there is in the end."""
+        ends = [*self._times, float("inf")]
+        folds = [*self._folds, fold]
+        begin = 0.0
+        out: list[Era] = []
+        for end, of_era in zip(ends, folds, strict=True):
+            out.append(Era(of_era, [c for c in calls if begin <= c.begun and c.ended < end]))
+            begin = end
+        return out
+
+    def first_era(self, fold: FoldHistory, calls: Sequence[Call]) -> Era:
+        """Until the broker first lost something. What was asked before, and answered after, is
+        without an answer there."""
+        if not self._folds:
+            return Era(fold, list(calls))
+        end = self._times[0]
+        return Era(
+            self._folds[0],
+            [c if c.ended < end else replace(c, outcome=GONE) for c in calls if c.begun < end],
+        )
 
     def _is_explained(self, call: Call) -> bool:
         if call.watch:

@@ -31,7 +31,7 @@ from sim.cluster import Broken, Cluster, Gone, QuietLogs
 from sim.content import difference, read_content
 from sim.faults import heal_all, run_faults
 from sim.history import Call, Probe
-from sim.letters import let_pass
+from sim.letters import let_all_pass
 from sim.operator import operate
 from sim.past import Past, lost_skips
 from sim.plan import Plan
@@ -272,12 +272,13 @@ async def _probe(cluster: Cluster) -> None:
 async def _recover(cluster: Cluster) -> None:
     """Liveness: without faults, everything is well again in bounded time."""
     with trio.move_on_after(LIVENESS_BOUND) as scope:
-        for sequence in cluster.poisoned:
-            await let_pass(cluster, sequence)
-        await _until_ready(cluster)
-        for node in cluster.nodes.values():
-            await _write_on(cluster, node.name)
-        await _until_caught_up(cluster)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(let_all_pass, cluster)
+            await _until_ready(cluster)
+            for node in cluster.nodes.values():
+                await _write_on(cluster, node.name)
+            await _until_caught_up(cluster)
+            nursery.cancel_scope.cancel()
     if scope.cancelled_caught:
         raise Broken(
             f"{LIVENESS_BOUND:g} s after the last fault the cluster is not well: {_state(cluster)}"
@@ -394,26 +395,35 @@ class _Judge:
                 )
         problems += check_letters(fold, probes, entries)
         problems += check_answers(fold, calls, history.losses)
-        latest = cluster.plan.lease and not cluster.server.losses
-        problems += check_reads(fold, with_latest(calls) if latest else calls)
-        if "undo" in cluster.plan.workloads and not cluster.server.losses:
-            problems += check_undos(fold, calls)
+        problems += check_reads(fold, calls)
         alone = cluster.plan.writers == "one" or bool(cluster.plan.lease)
-        if "counters" in cluster.plan.workloads and not cluster.server.losses:
-            lost = lost_updates(fold, calls)
-            if alone:
-                problems += [
-                    f"with one writing node, {update}"
-                    for update in lost
-                    if not self._may_race(update.winner, update.loser)
-                ]
-            else:
-                self.lost_updates = len(lost)
-        if cluster.plan.lease and not cluster.server.losses:
-            problems += check_registers(calls, range(Registers.keys))
+        problems += self._without_losses(past, fold, alone)
         # What waited in an outbox had run on what the broker has lost.
         if alone and not (cluster.server.losses and cluster.plan.asynchronous):
             problems += self._invariants(fold, calls)
+        return problems
+
+    def _without_losses(self, past: Past, fold: FoldHistory, alone: bool) -> list[str]:
+        """What is promised of a log that loses nothing, judged as long as it had not."""
+        plan, calls = self._cluster.plan, self._cluster.history.calls
+        problems: list[str] = []
+        if "undo" in plan.workloads and not (self._cluster.server.losses and plan.asynchronous):
+            for era in past.eras(fold, calls):
+                problems += check_undos(era.fold, era.calls)
+        first = past.first_era(fold, calls)
+        if plan.lease:
+            problems += check_reads(first.fold, with_latest(first.calls))
+            problems += check_registers(first.calls, range(Registers.keys))
+        if "counters" in plan.workloads:
+            lost = lost_updates(first.fold, first.calls)
+            if not alone:
+                self.lost_updates = len(lost)
+                return problems
+            problems += [
+                f"with one writing node, {update}"
+                for update in lost
+                if not self._may_race(update.winner, update.loser)
+            ]
         return problems
 
     def _may_race(self, winner: Call, loser: Call) -> bool:

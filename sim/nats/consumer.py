@@ -339,6 +339,7 @@ class Consumer:
             self._under_way -= self._flow_bytes
             self._window = min(self._window * 2, _FLOW_WINDOW_MAX)
             self._flow = ""
+            self._ask_for_flow()
             self.pump()
 
     # --- pulls -----------------------------------------------------------------------
