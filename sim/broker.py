@@ -128,9 +128,10 @@ class Server:
             self.core,
             self,
             version=version,
-            new_name=lambda: f"{chance.getrandbits(40):08x}",
+            new_name=lambda: f"{chance.getrandbits(32):08x}",
             clustered=clustered,
         )
+        self._clients = 0
         self._synced = 0
         self._image: tuple[int, int, Any] | None = None
         self._lagging = ""
@@ -162,10 +163,15 @@ class Server:
         return SimDialer(self.core, link, self._info, watch)
 
     def _info(self) -> dict[str, Any]:
+        self._clients += 1
         info: dict[str, Any] = {
-            "server_id": "SIM",
+            "server_id": "s1",
             "server_name": "s1",
             "version": self.version,
+            "proto": 1,
+            "host": "sim",
+            "port": 4222,
+            "client_id": self._clients,
             "headers": True,
             "jetstream": True,
             "max_payload": self.core.max_payload,
@@ -225,7 +231,8 @@ class Server:
             delay = chance.expovariate(1 / faults.late_ack_delay)
             self.after(delay, lambda: self._reply(reply, answer))
             return
-        self._reply(reply, answer)
+        if not stream.config.get("no_ack"):
+            self._reply(reply, answer)
 
     def _reply(self, reply: str, answer: bytes) -> None:
         if reply:
@@ -265,8 +272,8 @@ class Server:
 
     # --- how consumers reach their clients (sim.nats.consumer.Post) ------------------
 
-    def interest(self, subject: str) -> bool:
-        return self.core.interest(subject)
+    def interest(self, subject: str, *, exact: bool = False) -> bool:
+        return self.core.interest(subject, exact=exact)
 
     def send(self, subject: str, reply: str, headers: bytes, payload: bytes, to: str) -> None:
         if self.up:
@@ -347,6 +354,9 @@ class Server:
         for link in self.links:
             link.break_off("the broker went away")
         self._end_consumers("")
+        for name, stream in list(self.js.streams.items()):
+            if stream.config["storage"] == "memory":
+                self.js.delete(name)
         for consumers in self.js.consumers.values():
             for consumer in consumers.values():
                 consumer.restart()
@@ -355,7 +365,8 @@ class Server:
         """Those that live in the memory of a server, or of all."""
         for consumers in self.js.consumers.values():
             for consumer in list(consumers.values()):
-                if not consumer.durable and (not server or consumer.server == server):
+                in_memory = not consumer.durable or consumer.config.get("mem_storage")
+                if in_memory and (not server or consumer.server == server):
                     consumer.delete("")
                     self.js.forget(consumer)
 

@@ -35,14 +35,21 @@ class Unsubscribe:
 Command = Pub | Subscribe | Unsubscribe
 
 
-def cut(data: bytes) -> Iterator[Command]:
-    """Of whole commands, as :mod:`ha.log.nats_wire` makes them. Raises ValueError."""
+class TooLarge(ValueError):
+    """A message is announced that the server does not take."""
+
+
+def cut(data: bytes, most: int) -> Iterator[Command]:
+    """Of whole commands, as :mod:`ha.log.nats_wire` makes them. Raises ValueError, and TooLarge
+    for a message of more than ``most`` bytes."""
     start = 0
     while start < len(data):
         end = data.index(b"\r\n", start)
         fields = data[start:end].decode().split()
         body = end + 2
         match fields:
+            case ["PUB" | "HPUB", *_, size] if int(size) > most:
+                raise TooLarge(size)
             case ["PUB", subject, *reply, size]:
                 start = body + int(size)
                 yield Pub(subject, "".join(reply), b"", data[body:start])

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from ha.log.js_api import parse_time
+from ha.log.js_api import format_time, parse_time
 from sim.nats.stream import NANOSECONDS, Message, Stream
 
 _FLOW_WINDOW = 64 * 1024
@@ -24,7 +24,7 @@ _PULL_BYTES = "Nats-Pending-Messages: {}\r\nNats-Pending-Bytes: {}"
 class Post(Protocol):
     """How a consumer reaches its clients, and time."""
 
-    def interest(self, subject: str) -> bool: ...
+    def interest(self, subject: str, *, exact: bool = False) -> bool: ...
 
     def send(self, subject: str, reply: str, headers: bytes, payload: bytes, to: str) -> None:
         """To who listens to ``to``; ``subject`` is what he is told."""
@@ -87,6 +87,8 @@ class Consumer:
         self._post = post
         self._number = 0
         self._next = self._first_sequence()
+        self._resume = stream.last + 1
+        """Where it goes on after those of the beginning."""
         self._only: deque[int] | None = self._last_per_subject()
         self.floor = (0, self._next - 1)
         self.delivered = (0, self._next - 1)
@@ -96,7 +98,8 @@ class Consumer:
         self._later: dict[int, float] = {}
         self.waiting: deque[Pull] = deque()
         self._active_since = post.time()
-        self._last_active_ns = 0
+        self._delivered_ns = 0
+        self._acked_ns = 0
         self._heard = post.time()
         self._window = _FLOW_WINDOW
         self._under_way = 0
@@ -174,9 +177,9 @@ class Consumer:
         """What is still to be delivered for the first time."""
         count = 0
         start = self._next
-        if self._only:
+        if self._only is not None:
             count = len(self._only)
-            start = max(self._only[-1] + 1, start)
+            start = self._resume
         seen = self._post.sees(self)
         behind = self.stream.count(max(start, seen + 1), self.filters) if seen >= 0 else 0
         return count + self.stream.count(start, self.filters) - behind
@@ -194,7 +197,7 @@ class Consumer:
 
     def _push(self) -> None:
         subject = self.config["deliver_subject"]
-        if not self._post.interest(subject):
+        if not self._post.interest(subject, exact=True):
             return
         wrong = ""
         asked = False
@@ -247,7 +250,7 @@ class Consumer:
                     self._next = found.sequence + 1
                     return found, 0
             self._only = None
-            self._next = max(self._next, self.stream.last + 1)
+            self._next = max(self._next, self._resume)
         found = self.stream.following(self._next, self.filters)
         if found is None or 0 <= seen < found.sequence:
             return None
@@ -266,9 +269,10 @@ class Consumer:
         self._number += 1
         now = self._post.time()
         self.delivered = (self._number, max(sequence, self.delivered[1]))
-        self._last_active_ns = self._post.now_ns()
+        self._delivered_ns = self._post.now_ns()
         if self._acks == "none":
             self.floor = (self._number, sequence)
+            self._acked_ns = self._delivered_ns
         else:
             known = self.pending.get(sequence)
             if known is None:
@@ -281,10 +285,7 @@ class Consumer:
         self._send(message, count, self._number, to)
 
     def _send(self, message: Message, count: int, number: int, to: str) -> None:
-        reply = (
-            f"$JS.ACK.{self.stream.name}.{self.name}.{count + 1}.{message.sequence}.{number}"
-            f".{message.time_ns}.{self.num_pending}"
-        )
+        reply = self._ack_subject(message, count, number)
         headers, payload = message.headers, message.payload
         if self.config.get("headers_only"):
             start = headers[:-2] if headers else b"NATS/1.0\r\n"
@@ -298,6 +299,12 @@ class Consumer:
             self._post.send(message.subject, reply, headers, payload, to)
         if self.config.get("flow_control"):
             self._ask_for_flow()
+
+    def _ack_subject(self, message: Message, count: int, number: int) -> str:
+        return (
+            f"$JS.ACK.{self.stream.name}.{self.name}.{count + 1}.{message.sequence}.{number}"
+            f".{message.time_ns}.{self.num_pending}"
+        )
 
     # --- heartbeats and flow control (ADR-9, ADR-15) ---------------------------------
 
@@ -424,7 +431,7 @@ class Consumer:
                 self.stalled = True
                 return
             if pull.bytes_left:
-                size = len(message.subject) + len(message.headers) + len(message.payload)
+                size = message.size + len(self._ack_subject(message, count, self._number + 1))
                 if size > pull.bytes_left:
                     self._give_back(message, count)
                     self.waiting.popleft()
@@ -433,8 +440,9 @@ class Consumer:
                 pull.bytes_left -= size
             pull.left -= 1
             pull.heard = self._post.time()
-            if not pull.left:
-                self.waiting.popleft()
+            self.waiting.popleft()  # the next one is for who has waited longest
+            if pull.left:
+                self.waiting.append(pull)
             self._deliver(message, count, pull.reply)
 
     def _forget_ended(self) -> None:
@@ -462,10 +470,14 @@ class Consumer:
 
     # --- acks ------------------------------------------------------------------------
 
-    def ack(self, sequence: int, number: int, deliveries: int, word: bytes) -> None:
-        """What a client says of a message that it got."""
+    def ack(self, sequence: int, number: int, word: bytes, reply: str = "") -> None:
+        """What a client says of a message that it got; ``reply``: where he wants an answer."""
         kind, _, rest = word.decode(errors="replace").partition(" ")
-        if kind in ("", "+ACK", "+OK", "+NXT"):
+        if kind == "+NXT":
+            self._settle(sequence, number)
+            self.pull(reply, rest.encode())
+            return
+        if kind in ("", "+ACK", "+OK"):
             self._settle(sequence, number)
         elif kind == "-NAK":
             delay = 0.0
@@ -485,9 +497,11 @@ class Consumer:
         self.pump()
 
     def _settle(self, sequence: int, number: int) -> None:
+        self._acked_ns = self._post.now_ns()
         if self._acks == "all":
             for earlier in [s for s in self.pending if s <= sequence]:
                 self._drop(earlier)
+                self._done(earlier)
             if number > self.floor[0]:
                 self.floor = (number, max(sequence, self.floor[1]))
             return
@@ -496,11 +510,17 @@ class Consumer:
             return
         number = known.number
         self._drop(sequence)
+        self._done(sequence)
         if not self.pending:
             self.floor = (self._number, max(self.delivered[1], self.floor[1]))
         elif number == self.floor[0] + 1:
             lowest = min(self.pending)
             self.floor = (min(p.number for p in self.pending.values()) - 1, lowest - 1)
+
+    def _done(self, sequence: int) -> None:
+        """A work queue has no use for it any more."""
+        if self.stream.config["retention"] == "workqueue" and self.stream.get(sequence):
+            self.stream.remove(sequence)
 
     def _drop(self, sequence: int) -> None:
         self.pending.pop(sequence, None)
@@ -558,7 +578,7 @@ class Consumer:
             return
         now = self._post.time()
         subject = self.config.get("deliver_subject")
-        if (subject and self._post.interest(subject)) or self.waiting:
+        if (subject and self._post.interest(subject, exact=True)) or self.waiting:
             self._active_since = now
         if now - self._active_since >= self._threshold:
             self._post.ended(self)
@@ -610,14 +630,29 @@ class Consumer:
             "consumer_seq": self.delivered[0],
             "stream_seq": self.delivered[1],
         }
+        acked: dict[str, Any] = {"consumer_seq": floor[0], "stream_seq": floor[1]}
+        if self._delivered_ns:
+            delivered["last_active"] = format_time(self._delivered_ns)
+        if self._acked_ns:
+            acked["last_active"] = format_time(self._acked_ns)
         return {
             "delivered": delivered,
-            "ack_floor": {"consumer_seq": floor[0], "stream_seq": floor[1]},
+            "ack_floor": acked,
             "num_ack_pending": len(self.pending),
             "num_redelivered": len(self.deliveries),
             "num_waiting": len(self.waiting),
             "num_pending": self.num_pending,
         }
+
+    def purged(self) -> None:
+        """Messages were taken out of its stream."""
+        for sequence in [s for s in self.pending if self.stream.get(s) is None]:
+            self._drop(sequence)
+        before = max(self.stream.first - 1, 0)
+        self._next = max(self._next, before + 1)
+        self.delivered = (self.delivered[0], max(self.delivered[1], before))
+        if not self.pending:
+            self.floor = (self._number, max(self.floor[1], before))
 
     def truncate(self, last: int) -> None:
         """Its stream has lost what came after."""

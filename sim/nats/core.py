@@ -20,13 +20,14 @@ Taker = Callable[[str, str, bytes, bytes], bool]
 
 @dataclass(slots=True, eq=False)
 class Sub:
-    """``left``: messages until it ends by itself, -1 for never."""
+    """``had``: messages so far; it ends by itself after ``most``, if that is not 0."""
 
     peer: Peer
     sid: int
     subject: str
     queue: str = ""
-    left: int = -1
+    had: int = 0
+    most: int = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -85,8 +86,8 @@ class Core:
         sub = peer.subs.get(sid)
         if sub is None:
             return
-        if after:
-            sub.left = after
+        if after > sub.had:
+            sub.most = after
         else:
             self._remove(sub)
 
@@ -120,11 +121,12 @@ class Core:
             found += [self._chance.choice(group) for group in groups.values()]
         return found
 
-    def interest(self, subject: str) -> bool:
-        return (
-            bool(self._literal.get(subject))
-            or bool(self._star.get(subject.rpartition(".")[0]))
-            or any(matches(s.subject, subject) for s in self._patterns)
+    def interest(self, subject: str, *, exact: bool = False) -> bool:
+        """Whether somebody listens; ``exact``: to the very subject, by no pattern."""
+        if exact or self._literal.get(subject):
+            return bool(self._literal.get(subject))
+        return bool(self._star.get(subject.rpartition(".")[0])) or any(
+            matches(s.subject, subject) for s in self._patterns
         )
 
     def route(
@@ -134,10 +136,9 @@ class Core:
         found = self.listeners(subject if to is None else to)
         for sub in found:
             sub.peer.send(sub.sid, subject, reply, headers, payload)
-            if sub.left > 0:
-                sub.left -= 1
-                if not sub.left:
-                    self._remove(sub)
+            sub.had += 1
+            if sub.had == sub.most:
+                self._remove(sub)
         return len(found)
 
     def _shelf(self, subject: str) -> list[Sub]:

@@ -17,7 +17,7 @@ from sim.nats.consumer import Consumer, Post
 from sim.nats.core import Core
 from sim.nats.errors import ApiError
 from sim.nats.stream import DEFAULTS, NANOSECONDS, Message, Stream
-from sim.nats.subjects import overlap
+from sim.nats.subjects import is_valid, overlap
 
 _API = "$JS.API."
 _TYPE = "io.nats.jetstream.api.v1."
@@ -26,6 +26,21 @@ _PAGE, _NAMES_PAGE = 256, 1024
 _EPHEMERAL = 5 * NANOSECONDS
 
 Answer = dict[str, Any]
+
+_NONE = {"total": 0, "offset": 0, "limit": 0}
+_FAILED: dict[str, Answer] = {
+    "STREAM.INFO": _NONE,
+    "STREAM.PURGE": {"purged": 0},
+    "CONSUMER.NAMES": {**_NONE, "consumers": []},
+    "CONSUMER.LIST": {**_NONE, "consumers": []},
+}
+"""What stands beside an error."""
+_STREAM_FIELDS = {
+    *DEFAULTS, "name", "description", "subjects", "metadata", "discard_new_per_subject", "no_ack",
+    "subject_delete_marker_ttl", "first_seq", "placement", "mirror", "sources", "republish",
+    "subject_transform", "template_owner", "allow_atomic", "allow_msg_counter",
+    "allow_msg_schedules", "persist_mode",
+}  # fmt: skip
 
 
 class JetStream:
@@ -101,9 +116,7 @@ class JetStream:
         try:
             answer = {"type": kind, **handler(rest, payload)}
         except ApiError as error:
-            answer = {"type": kind, "error": error.json}
-            if name in ("STREAM.INFO", "STREAM.PURGE"):
-                answer |= {"purged": 0} if name.endswith("PURGE") else _paged([], 0, 0, 0)
+            answer = {"type": kind, "error": error.json, **_FAILED.get(name, {})}
         self.answer(reply, answer)
         return True
 
@@ -132,8 +145,8 @@ class JetStream:
         consumer = self.consumers.get(tokens[2], {}).get(tokens[3])
         if consumer is None:
             return False
-        consumer.ack(int(tokens[5]), int(tokens[6]), int(tokens[4]), payload)
-        if reply:
+        consumer.ack(int(tokens[5]), int(tokens[6]), payload, reply)
+        if reply and not payload.startswith(b"+NXT"):
             self._core.route(reply, "", b"", b"")
         return True
 
@@ -169,6 +182,9 @@ class JetStream:
         name = rest[0] if rest else ""
         if asked.get("name") != name:
             raise ApiError(400, 10056, "stream name in subject does not match request")
+        for key in asked:
+            if key not in _STREAM_FIELDS:
+                raise ApiError(400, 10025, f'invalid JSON: json: unknown field "{key}"')
         config = {"name": name, "subjects": [name], **DEFAULTS}
         config |= {key: value for key, value in asked.items() if value is not None}
         for key in ("max_msgs", "max_bytes", "max_msgs_per_subject", "max_msg_size"):
@@ -181,6 +197,9 @@ class JetStream:
             config["duplicate_window"] = min(DEFAULTS["duplicate_window"], age or float("inf"))
         if config["max_age"] and config["duplicate_window"] > config["max_age"]:
             raise ApiError(500, 10052, "duplicates window can not be larger then max age")
+        if config["num_replicas"] > 1 and not self.clustered:
+            raise ApiError(500, 10074, "replicas > 1 not supported in non-clustered mode")
+        _check_sound(config)
         config["metadata"] = {**(asked.get("metadata") or {}), **self._levels}
         return config
 
@@ -198,11 +217,15 @@ class JetStream:
                     400, 10058, "stream name already in use with a different configuration"
                 )
             return {**self._describe_stream(known), "did_create": True}
+        self._check_overlap(config)
+        return {**self._describe_stream(self.create(config)), "did_create": True}
+
+    def _check_overlap(self, config: dict[str, Any]) -> None:
         for other in self.streams.values():
-            if any(overlap(a, b) for a in config["subjects"] for b in other.config["subjects"]):
+            if other.name != config["name"] and any(
+                overlap(a, b) for a in config["subjects"] for b in other.config["subjects"]
+            ):
                 raise ApiError(400, 10065, "subjects overlap with an existing stream")
-        stream = self.create(config)
-        return {**self._describe_stream(stream), "did_create": True}
 
     def create(self, config: dict[str, Any]) -> Stream:
         """Of a whole configuration."""
@@ -229,35 +252,37 @@ class JetStream:
     def _stream_update(self, rest: list[str], payload: bytes) -> Answer:
         stream = self._stream(rest[0])
         config = self._config(rest, payload)
-        if config["storage"] != stream.config["storage"]:
-            raise ApiError(500, 10052, "stream configuration update can not change storage type")
-        for other in self.streams.values():
-            if other is not stream and any(
-                overlap(a, b) for a in config["subjects"] for b in other.config["subjects"]
-            ):
-                raise ApiError(400, 10065, "subjects overlap with an existing stream")
+        self._check_update(stream.config, config)
+        self._check_overlap(config)
         stream.config = config
         stream.enforce()
         return self._describe_stream(stream)
 
+    def _check_update(self, former: dict[str, Any], config: dict[str, Any]) -> None:
+        start = "stream configuration update can not"
+        if config["storage"] != former["storage"]:
+            raise ApiError(500, 10052, f"{start} change storage type")
+        if config["max_consumers"] != former["max_consumers"]:
+            raise ApiError(500, 10052, f"{start} change MaxConsumers")
+        for key, words in (("deny_delete", "deny message deletes"), ("deny_purge", "deny purge")):
+            if former[key] and not config[key]:
+                raise ApiError(500, 10052, f"{start} cancel {words}")
+
     def _describe_stream(self, stream: Stream) -> Answer:
-        answer = {
+        return {
             "config": stream.config,
             "created": format_time(stream.created),
             "state": self._state(stream),
             "ts": format_time(self._post.now_ns()),
         }
-        if self.clustered and int(stream.config["num_replicas"]) > 1:
-            leader = self.leaders[stream.name]
-            others = [s for s in ("s1", "s2", "s3") if s != leader]
-            answer["cluster"] = {
-                "name": "sim",
-                "leader": leader,
-                "replicas": [{"name": s, "current": True, "active": 0} for s in others],
-            }
-        else:
-            answer["cluster"] = {"leader": "s1"}
-        return answer
+
+    def _cluster(self, stream: Stream) -> Answer:
+        leader = self.leaders[stream.name]
+        if not self.clustered or int(stream.config["num_replicas"]) == 1:
+            return {"leader": leader}
+        others = [s for s in ("s1", "s2", "s3") if s != leader]
+        replicas = [{"name": s, "current": True, "active": 0} for s in others]
+        return {"name": "sim", "leader": leader, "replicas": replicas}
 
     def _state(self, stream: Stream) -> Answer:
         first = stream.get(stream.first)
@@ -282,16 +307,17 @@ class JetStream:
     def _stream_info(self, rest: list[str], payload: bytes) -> Answer:
         stream = self._stream(rest[0])
         asked = _object(payload) if payload else {}
-        answer = self._describe_stream(stream)
+        answer = {**self._describe_stream(stream), "cluster": self._cluster(stream)}
         if asked.get("deleted_details") and len(stream):
             deleted = list(stream.missing())
             if deleted:
                 answer["state"]["deleted"] = deleted
         if asked.get("subjects_filter"):
             found = stream.subjects(asked["subjects_filter"])
+            offset = int(asked.get("offset") or 0)
             if found:
-                answer["state"]["subjects"] = found
-            return {"total": len(found), "offset": 0, "limit": 100_000, **answer}
+                answer["state"]["subjects"] = dict(list(found.items())[offset:])
+            return {"total": len(found), "offset": offset, "limit": 100_000, **answer}
         return {"total": 0, "offset": 0, "limit": 0, **answer}
 
     def _stream_delete(self, rest: list[str], payload: bytes) -> Answer:
@@ -308,7 +334,7 @@ class JetStream:
         stream = self._stream(rest[0])
         asked = _object(payload) if payload else {}
         if stream.config["deny_purge"]:
-            raise ApiError(500, 10110, "stream does not support purge")
+            raise ApiError(500, 10110, "stream purge not permitted")
         if asked.get("seq") and asked.get("keep"):
             raise errors.bad_request()
         purged = stream.purge(
@@ -316,6 +342,8 @@ class JetStream:
             before=int(asked["seq"]) if asked.get("seq") else None,
             keep=int(asked.get("keep") or 0),
         )
+        for consumer in self.consumers[stream.name].values():
+            consumer.purged()
         return {"success": True, "purged": purged}
 
     def _streams_of(self, payload: bytes) -> tuple[list[Stream], int]:
@@ -353,6 +381,8 @@ class JetStream:
         """Raises ApiError for a question that is none."""
         sequence = int(asked.get("seq") or 0)
         if asked.get("last_by_subj"):
+            if sequence:
+                raise errors.bad_request()
             return stream.last_of(asked["last_by_subj"])
         if asked.get("next_by_subj"):
             return stream.following(sequence, (asked["next_by_subj"],))
@@ -376,7 +406,9 @@ class JetStream:
     def _message_delete(self, rest: list[str], payload: bytes) -> Answer:
         stream = self._stream(rest[0])
         if stream.config["deny_delete"]:
-            raise ApiError(500, 10109, "stream does not support delete")
+            raise ApiError(500, 10057, "message delete not permitted")
+        if not payload:
+            raise errors.bad_request()
         sequence = int(_object(payload).get("seq") or 0)
         if sequence > stream.last:
             raise ApiError(500, 10057, "stream store EOF")
@@ -436,6 +468,7 @@ class JetStream:
         if known is None:
             if action == "update":
                 raise ApiError(400, 10149, "consumer does not exist")
+            self._check_work_queue(stream, config)
             consumer = self.add_consumer(stream, name, config)
             self._post.after(0, consumer.pump)
             return self._describe(consumer)
@@ -443,6 +476,13 @@ class JetStream:
             raise ApiError(400, 10148, "consumer already exists")
         self._update(known, config)
         return self._describe(known)
+
+    def _check_work_queue(self, stream: Stream, config: dict[str, Any]) -> None:
+        if stream.config["retention"] != "workqueue" or not self.consumers[stream.name]:
+            return
+        if not config.get("filter_subject") and not config.get("filter_subjects"):
+            words = "multiple non-filtered consumers not allowed on workqueue stream"
+            raise ApiError(400, 10099, words)
 
     def add_consumer(self, stream: Stream, name: str, config: dict[str, Any]) -> Consumer:
         server = ""
@@ -466,6 +506,11 @@ class JetStream:
         ):
             if consumer.config.get(key) != config.get(key):
                 raise ApiError(500, 10012, f"{words} can not be updated")
+        to, now = config.get("deliver_subject"), consumer.config.get("deliver_subject")
+        if to and not now:
+            raise ApiError(500, 10012, "can not update pull consumer to push based")
+        if now and to != now and self._core.interest(now, exact=True):
+            raise ApiError(400, 10013, "consumer name already in use")
         consumer.config = config
         consumer.pump()
 
@@ -567,7 +612,7 @@ class JetStream:
             **consumer.info(),
             "ts": format_time(self._post.now_ns()),
         }
-        if consumer.is_push and self._core.interest(consumer.config["deliver_subject"]):
+        if consumer.is_push and self._core.interest(consumer.config["deliver_subject"], exact=True):
             answer["push_bound"] = True
         return answer
 
@@ -603,6 +648,21 @@ class JetStream:
             "consumers": sum(len(c) for c in self.consumers.values()),
             "storage": sum(s.bytes for s in self.streams.values()),
         }
+
+
+def _check_sound(config: dict[str, Any]) -> None:
+    """Raises ApiError."""
+    problem = ""
+    if config.get("discard_new_per_subject") and config["discard"] != "new":
+        problem = "discard new per subject requires discard new policy to be set"
+    elif config["allow_rollup_hdrs"] and config["deny_purge"]:
+        problem = "roll-ups require the purge permission"
+    elif not all(is_valid(s) for s in config["subjects"]):
+        problem = "invalid subject"
+    elif any(overlap(s, "$JS.API.>") for s in config["subjects"]):
+        problem = "subjects that overlap with jetstream api require no-ack to be true"
+    if problem:
+        raise ApiError(500, 10052, problem)
 
 
 def _object(payload: bytes) -> dict[str, Any]:

@@ -17,8 +17,10 @@ from sim.nats.errors import ApiError
 from sim.nats.subjects import is_pattern, matches
 
 NANOSECONDS = 10**9
-_OVERHEAD, _HEADER_OVERHEAD = 30, 4
-"""Bytes that the file store needs for a message beyond its text."""
+_OVERHEAD = {"file": (30, 4), "memory": (16, 0)}
+"""Bytes that a store needs for a message beyond its text, and more for one with headers."""
+
+_MARKER = b"Nats-Marker-Reason"
 
 DEFAULTS: dict[str, Any] = {
     "retention": "limits",
@@ -56,9 +58,8 @@ class Message:
 
     @property
     def size(self) -> int:
-        """Bytes in the store."""
-        head = len(self.headers) + _HEADER_OVERHEAD if self.headers else 0
-        return _OVERHEAD + len(self.subject) + head + len(self.payload)
+        """Bytes of its text."""
+        return len(self.subject) + len(self.headers) + len(self.payload)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +115,11 @@ class Stream:
 
     def __len__(self) -> int:
         return len(self._messages)
+
+    def _size(self, message: Message) -> int:
+        """Bytes in the store."""
+        overhead, of_headers = _OVERHEAD[self.config["storage"]]
+        return overhead + message.size + (of_headers if message.headers else 0)
 
     # --- reading ---------------------------------------------------------------------
 
@@ -183,12 +189,14 @@ class Stream:
             raise ApiError(400, 10060, "expected stream does not match")
         if known is not None and self.clustered:
             return Stored(known, duplicate=True)
-        self._check_sequence(subject, words)
+        if words.get("Nats-Expected-Last-Sequence", str(self.last)) != str(self.last):
+            raise errors.wrong_last(self.last)
         if known is not None:
+            self._check_subject(subject, words)
             return Stored(known, duplicate=True)
-        expected = words.get("Nats-Expected-Last-Msg-Id")
-        if expected is not None and expected != self._last_id:
+        if words.get("Nats-Expected-Last-Msg-Id", self._last_id) != self._last_id:
             raise ApiError(400, 10070, f"wrong last msg ID: {self._last_id}")
+        self._check_subject(subject, words)
         lifetime = self._lifetime(words)
         limit = self.config["max_msg_size"]
         if 0 <= limit < len(headers) + len(payload):
@@ -217,23 +225,20 @@ class Stream:
             return None
         return known[0]
 
-    def _check_sequence(self, subject: str, words: dict[str, str]) -> None:
-        wanted = words.get("Nats-Expected-Last-Sequence")
-        if wanted is not None and int(wanted) != self.last:
-            raise errors.wrong_last(self.last)
+    def _check_subject(self, subject: str, words: dict[str, str]) -> None:
         wanted = words.get("Nats-Expected-Last-Subject-Sequence")
         if wanted is not None:
             about = words.get("Nats-Expected-Last-Subject-Sequence-Subject", subject)
             found = self.last_of(about)
             last = 0 if found is None else found.sequence
-            if int(wanted) != last:
+            if wanted != str(last):
                 raise errors.wrong_last(last)
 
     def _check_rollup(self, rollup: str) -> None:
         if not self.config["allow_rollup_hdrs"] or self.config["deny_purge"]:
             raise ApiError(500, 10111, "rollup not permitted")
         if rollup not in ("sub", "all"):
-            raise ApiError(500, 10111, f"rollup value invalid: {rollup!r}")
+            raise ApiError(500, 10111, f'rollup value invalid: "{rollup}"')
 
     def _lifetime(self, words: dict[str, str]) -> float | None:
         """Seconds, of a message that has a time of its own."""
@@ -264,8 +269,8 @@ class Stream:
         replaced = self._replaced(subject)
         if 0 < config["max_msgs"] <= len(self) - (replaced is not None):
             raise errors.store_failed("maximum messages exceeded")
-        size = Message(0, subject, headers, payload, 0).size
-        freed = 0 if replaced is None else replaced.size
+        size = self._size(Message(0, subject, headers, payload, 0))
+        freed = 0 if replaced is None else self._size(replaced)
         if 0 < config["max_bytes"] < self.bytes - freed + size:
             raise errors.store_failed("maximum bytes exceeded")
 
@@ -282,7 +287,7 @@ class Stream:
         self._messages[sequence] = message
         self._order.append(sequence)
         self._of.setdefault(message.subject, []).append(sequence)
-        self.bytes += message.size
+        self.bytes += self._size(message)
         now = self._time()
         self._since[sequence] = now
         if lifetime is not None:
@@ -320,9 +325,25 @@ class Stream:
                 if sequence not in self._until:
                     gone.append(sequence)
         for sequence in gone:
-            self.remove(sequence)
+            self._expire_one(sequence)
         if gone:
             self.changed()
+
+    def _expire_one(self, sequence: int) -> None:
+        """If it was the last one of its subject, a marker may be wanted in its place."""
+        message = self._messages[sequence]
+        self.remove(sequence)
+        marker_ttl: int = self.config.get("subject_delete_marker_ttl") or 0
+        if not marker_ttl or message.subject in self._of or _MARKER in message.headers:
+            return
+        seconds = marker_ttl // NANOSECONDS
+        words = f"{_MARKER.decode()}: MaxAge\r\nNats-TTL: {seconds}s\r\nNats-Rollup: sub\r\n\r\n"
+        self.last += 1
+        marker = Message(
+            self.last, message.subject, b"NATS/1.0\r\n" + words.encode(), b"", self._now_ns()
+        )
+        self.last_ns = marker.time_ns
+        self._add(marker, float(seconds))
 
     def remove(self, sequence: int) -> None:
         """It must be there."""
@@ -332,7 +353,7 @@ class Stream:
         del numbers[bisect_left(numbers, sequence)]
         if not numbers:
             del self._of[message.subject]
-        self.bytes -= message.size
+        self.bytes -= self._size(message)
         del self._since[sequence]
         self._until.pop(sequence, None)
         if sequence == self.first or not self._order:
@@ -386,7 +407,7 @@ class Stream:
         for message in self._messages.values():
             insort(self._of.setdefault(message.subject, []), message.sequence)
         self._until = {n: t for n, t in self._until.items() if n in held}
-        self.bytes = sum(m.size for m in self._messages.values())
+        self.bytes = sum(self._size(m) for m in self._messages.values())
         self.changed()
 
 

@@ -13,7 +13,7 @@ from ha.log.dialer import NoConnection
 from ha.log.endpoint import Endpoint
 from ha.log.frames import Deliver
 from ha.log.nats_client import discard
-from sim.nats.commands import Command, Pub, Subscribe, Unsubscribe, cut
+from sim.nats.commands import Command, Pub, Subscribe, TooLarge, Unsubscribe, cut
 from sim.nats.core import Core, Peer
 from sim.network import Link
 
@@ -88,10 +88,13 @@ class SimWire:
     def send(self, data: bytes) -> None:
         if self._closed:
             raise OSError(self._closed)
-        for command in cut(data):
-            if isinstance(command, Pub) and not self._note_sending(command):
-                return
-            self._link.to_server(partial(self._obey, command))
+        try:
+            for command in cut(data, self._dialer.core.max_payload):
+                if isinstance(command, Pub) and not self._note_sending(command):
+                    return
+                self._link.to_server(partial(self._obey, command))
+        except TooLarge:
+            self._link.to_server(partial(self._kick, "maximum payload violation"))
 
     def _note_sending(self, command: Pub) -> bool:
         subject = command.subject
