@@ -365,8 +365,7 @@ class Server:
         """Those that live in the memory of a server, or of all."""
         for consumers in self.js.consumers.values():
             for consumer in list(consumers.values()):
-                in_memory = not consumer.durable or consumer.config.get("mem_storage")
-                if in_memory and (not server or consumer.server == server):
+                if consumer.config.get("mem_storage") and (not server or consumer.server == server):
                     consumer.delete("")
                     self.js.forget(consumer)
 

@@ -42,6 +42,8 @@ def _plant(name: str, what: str, *patches: tuple[str, str, str]) -> Plant:
 
 
 _COMMITTER = "ha.engine.committer:Committer"
+_READER = "ha.log.ordered:OrderedConsumer"
+_FEED = "ha.log.ordered:_Feed"
 _ELECTION = "ha.core.election:Election"
 _FOLD = "ha.store.fold:Fold"
 _APPLIER = "ha.store.apply:Applier"
@@ -373,6 +375,59 @@ PLANTS: tuple[Plant, ...] = (
             "unit.acked = True\n                if self.rule.mandate is not None:\n"
             "                    unit.sequence = outcome.sequence\n"
             "                    unit.done.set()\n",
+        ),
+    ),
+    _plant(
+        "gap-unnoticed",
+        "a reader does not count what its consumer delivers",
+        (f"{_FEED}._on_message", "if number != self.received + 1:", "if number <= self.received:"),
+    ),
+    _plant(
+        "reader-begins-late",
+        "a consumer that is made anew leaves out a message",
+        (
+            f"{_READER}._start",
+            'config["opt_start_seq"] = position + 1',
+            'config["opt_start_seq"] = position + 2 if position else 1',
+        ),
+    ),
+    _plant(
+        "shorter-log-unnoticed",
+        "a reader does not ask whether the stream still reaches to its position",
+        ("ha.log.jetstream:_SameStream.__call__", "if last < position:", "if False:"),
+    ),
+    _plant(
+        "history-of-one-copy",
+        "history ends where the copy of one server of the cluster does",
+        (
+            "ha.log.jetstream:JetStreamLog.history",
+            "for _ in range(_BY_LEADER):",
+            "return\n            for _ in range(_BY_LEADER):",
+        ),
+    ),
+    _plant(
+        "revision-unchecked",
+        "a leader's lease is written over whoever holds it",
+        (
+            "ha.log.keys:JetStreamKeys.update",
+            "{js_api.EXPECT_HEADER: str(revision)}",
+            "{}",
+        ),
+    ),
+    _plant(
+        "read-without-asking",
+        "a leader that was cut off trusts an old lease, and reads without asking whether it leads",
+        (
+            f"{_ELECTION}.holds",
+            "self._is_mine and now < self.lease_until and not self._leaves",
+            "self._is_mine and not self._leaves",
+        ),
+        (f"{_ELECTION}.wake_at", "self.lease_until if self.holds(now) else float", "float"),
+        (f"{_ELECTION}.wake_at", "min(due, self.lease_until) if self.holds(now) else due", "due"),
+        (
+            "ha.engine.elected:Elected._confirm",
+            "        wanted = election.beat + 1\n",
+            "        return\n        wanted = election.beat + 1\n",
         ),
     ),
     _plant(

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ha.log.js_api import format_time, parse_time
+from sim.nats.errors import ApiError
 from sim.nats.stream import NANOSECONDS, Message, Stream
 
 _FLOW_WINDOW = 64 * 1024
@@ -98,6 +99,8 @@ class Consumer:
         self._later: dict[int, float] = {}
         self.waiting: deque[Pull] = deque()
         self._active_since = post.time()
+        self._looked = 0
+        """Up to where there was nothing more for it."""
         self._delivered_ns = 0
         self._acked_ns = 0
         self._heard = post.time()
@@ -153,8 +156,7 @@ class Consumer:
             found = [stream.last_of(p) for p in self.filters or (">",)]
             return max((m.sequence for m in found if m is not None), default=stream.last + 1)
         if policy == "by_start_sequence":
-            wanted = int(config["opt_start_seq"])
-            return min(max(wanted, first), max(stream.last + 1, first))
+            return max(int(config["opt_start_seq"]), first)
         if policy == "by_start_time":
             return stream.first_since(parse_time(config["opt_start_time"]))
         return first
@@ -253,6 +255,7 @@ class Consumer:
             self._next = max(self._next, self._resume)
         found = self.stream.following(self._next, self.filters)
         if found is None or 0 <= seen < found.sequence:
+            self._looked = self.stream.last if seen < 0 else min(seen, self.stream.last)
             return None
         self._next = found.sequence + 1
         return found, 0
@@ -272,7 +275,6 @@ class Consumer:
         self._delivered_ns = self._post.now_ns()
         if self._acks == "none":
             self.floor = (self._number, sequence)
-            self._acked_ns = self._delivered_ns
         else:
             known = self.pending.get(sequence)
             if known is None:
@@ -325,7 +327,7 @@ class Consumer:
     def _say_idle(self, to: str, stalled: str = "") -> None:
         words = (
             f"NATS/1.0 100 Idle Heartbeat\r\nNats-Last-Consumer: {self._number}\r\n"
-            f"Nats-Last-Stream: {self.delivered[1]}\r\n"
+            f"Nats-Last-Stream: {max(self.delivered[1], self._looked)}\r\n"
         )
         if stalled:
             words += f"Nats-Consumer-Stalled: {stalled}\r\n"
@@ -606,8 +608,13 @@ class Consumer:
         self._later.clear()
 
     def reset(self, sequence: int) -> int:
-        """Begin anew at a sequence, or with what follows the floor (ADR-60)."""
+        """Begin anew at a sequence, or with what follows the floor (ADR-60). Raises ApiError."""
         start = sequence or self.floor[1] + 1
+        policy = self.config["deliver_policy"]
+        if policy not in ("all", "by_start_sequence", "by_start_time"):
+            raise ApiError(400, 10204, "invalid reset: not allowed")
+        if start < int(self.config.get("opt_start_seq") or 0):
+            raise ApiError(400, 10204, "invalid reset: below start seq")
         self._next = max(start, 1)
         self._only = None
         self._number = 0

@@ -161,10 +161,13 @@ class JetStream:
         consumer = self.consumers.get(rest[0], {}).get(rest[1]) if len(rest) == 2 else None
         if consumer is None:
             return True
-        fields = _object(payload) if payload else {}
-        sequence = consumer.reset(int(fields.get("seq") or 0))
         kind = f"{_TYPE}consumer_reset_response"
-        answer = {"type": kind, **self._describe(consumer), "reset_seq": sequence}
+        try:
+            fields = _object(payload) if payload else {}
+            sequence = consumer.reset(int(fields.get("seq") or 0))
+            answer = {"type": kind, **self._describe(consumer), "reset_seq": sequence}
+        except ApiError as error:
+            answer = {"type": kind, "error": error.json, "reset_seq": 0}
         self.answer(reply, answer)
         return True
 
@@ -262,8 +265,8 @@ class JetStream:
         start = "stream configuration update can not"
         if config["storage"] != former["storage"]:
             raise ApiError(500, 10052, f"{start} change storage type")
-        if config["max_consumers"] != former["max_consumers"]:
-            raise ApiError(500, 10052, f"{start} change MaxConsumers")
+        if config["retention"] != former["retention"]:
+            raise ApiError(500, 10052, f"{start} change retention policy to/from workqueue")
         for key, words in (("deny_delete", "deny message deletes"), ("deny_purge", "deny purge")):
             if former[key] and not config[key]:
                 raise ApiError(500, 10052, f"{start} cancel {words}")

@@ -189,18 +189,15 @@ class Stream:
             raise ApiError(400, 10060, "expected stream does not match")
         if known is not None and self.clustered:
             return Stored(known, duplicate=True)
-        if words.get("Nats-Expected-Last-Sequence", str(self.last)) != str(self.last):
-            raise errors.wrong_last(self.last)
-        if known is not None:
-            self._check_subject(subject, words)
-            return Stored(known, duplicate=True)
-        if words.get("Nats-Expected-Last-Msg-Id", self._last_id) != self._last_id:
-            raise ApiError(400, 10070, f"wrong last msg ID: {self._last_id}")
-        self._check_subject(subject, words)
-        lifetime = self._lifetime(words)
+        self._check_sequence(subject, words)
         limit = self.config["max_msg_size"]
         if 0 <= limit < len(headers) + len(payload):
             raise ApiError(400, 10054, "message size exceeds maximum allowed")
+        if known is not None:
+            return Stored(known, duplicate=True)
+        if words.get("Nats-Expected-Last-Msg-Id", self._last_id) != self._last_id:
+            raise ApiError(400, 10070, f"wrong last msg ID: {self._last_id}")
+        lifetime = self._lifetime(words)
         rollup = words.get("Nats-Rollup", "").lower()
         if rollup:
             self._check_rollup(rollup)
@@ -211,7 +208,7 @@ class Stream:
         self._add(message, lifetime)
         if message_id:
             self._ids[message_id] = (self.last, self._time())
-            self._last_id = message_id
+        self._last_id = message_id
         if rollup:
             self.purge(subject if rollup == "sub" else ">", keep=1)
         self._enforce(subject)
@@ -225,7 +222,9 @@ class Stream:
             return None
         return known[0]
 
-    def _check_subject(self, subject: str, words: dict[str, str]) -> None:
+    def _check_sequence(self, subject: str, words: dict[str, str]) -> None:
+        if words.get("Nats-Expected-Last-Sequence", str(self.last)) != str(self.last):
+            raise errors.wrong_last(self.last)
         wanted = words.get("Nats-Expected-Last-Subject-Sequence")
         if wanted is not None:
             about = words.get("Nats-Expected-Last-Subject-Sequence-Subject", subject)
