@@ -136,7 +136,7 @@ class History:
                 async for past in transactions:
                     yield await self.item(past)
         except (LogError, FormatError) as error:
-            raise _unreadable(error) from error
+            raise unreadable(error) from error
 
     # --- places ----------------------------------------------------------------------
 
@@ -155,7 +155,7 @@ class History:
                 return since.sequence
             return await self._last()
         except LogError as error:
-            raise _unreadable(error) from error
+            raise unreadable(error) from error
 
     async def _last(self) -> int | None:
         """The last transaction: found from the end, in growing steps."""
@@ -185,7 +185,7 @@ class History:
                 return
             opening = await self._log.entry(state.subject_first) if state.subject_first else None
         except LogError as error:
-            raise _unreadable(error) from error
+            raise unreadable(error) from error
         if opening is None or not _opens(opening):
             raise HaError(
                 Code.NOT_FOUND,
@@ -232,5 +232,6 @@ class PastReader:
         return Past(entry.sequence, entry.time_ns, cs, parts)
 
 
-def _unreadable(error: Exception) -> HaError:
+def unreadable(error: Exception) -> HaError:
+    """For who wanted to read the history."""
     return HaError(Code.UNAVAILABLE, f"the history cannot be read: {error}", hint="try again")

@@ -22,7 +22,7 @@ from ha.core.touches import Shape, Transaction, fold_name
 from ha.core.undo import Mode, Planner, Request
 from ha.engine.api import Kind, Result, UndoReport
 from ha.engine.database import Database
-from ha.engine.history import History, Past, PastReader
+from ha.engine.history import History, Past, PastReader, unreadable
 from ha.engine.iterating import closing
 from ha.engine.unit import Stage, Unit
 from ha.log.api import Entry, LogError
@@ -79,6 +79,7 @@ async def undo(
             f"{mode} takes the sequence of a transaction, not a duration",
             hint="HISTORY shows the sequences",
         )
+    await _catch_up(database)
     first = await history.resolve(since)
     if first is None:
         return UndoReport(dry_run=dry_run)
@@ -91,6 +92,25 @@ async def undo(
             except _PlanAgain as error:
                 last = error
     raise last
+
+
+async def _catch_up(database: Database) -> None:
+    """What is to be undone, and what came after it, may not be here yet. Raises NOT_WRITTEN."""
+    try:
+        end = (await database.log.state()).subject_last
+    except LogError as error:
+        raise unreadable(error) from error
+    try:
+        await database.wait_for(end)
+    except HaError as error:
+        if error.code is not Code.STALE:
+            raise
+        raise HaError(
+            Code.NOT_WRITTEN,
+            f"still catching up with the log after {database.options.staleness:g} s,"
+            f" at {database.committer.applied} of {end}",
+            hint="try again, or ask another node",
+        ) from error
 
 
 class _Undo:
@@ -162,9 +182,7 @@ class _Undo:
                 )
             await self._read_window(history)
         except (LogError, FormatError) as error:
-            raise HaError(
-                Code.UNAVAILABLE, f"the history cannot be read: {error}", hint="try again"
-            ) from error
+            raise unreadable(error) from error
 
     async def _read_window(self, history: History) -> None:
         """Transactions that others wrote while the first ones to be reverted were under way."""

@@ -15,6 +15,8 @@ def check_undos(history: FoldHistory, calls: Sequence[Call]) -> list[str]:
     since, and whatever raced with it; any other row is as it was before n, or as it was."""
     problems: list[str] = []
     for call in calls:
+        if call.undone and call.outcome == "not_found" and call.undone in history.meanings:
+            problems.append(f"{call.undone} is in the log: {call}")
         if not call.undone or call.outcome != OK or not call.sequence:
             continue
         before, after = (_rows(history, call.undone - 1), _rows(history, call.undone))

@@ -174,3 +174,41 @@ async def test_an_asynchronous_node_that_loses_the_log_while_it_starts_goes_on_w
         await node.run("UPDATE counter SET n = n + 1")
         assert await node.rows("SELECT n FROM counter") == [(1,)]
         slow.end()
+
+
+@pytest.mark.parametrize("undo", ["UNDO", "UNDOE 6", "UNDO '1h'"])
+async def test_an_undo_knows_all_that_the_log_held_when_it_began(
+    undo: str,
+    stream: MemoryStream,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    autojump_clock: MockClock,
+) -> None:
+    """What others have written last is the last transaction, also where it has not arrived."""
+    slow = Slow(monkeypatch, "n1")
+    async with (
+        MemoryBroker(stream, node="n1") as broker,
+        open_node("n1", broker, tmp_path / "ha.db", seed=1) as node,
+    ):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(node.run, undo)
+            await trio.sleep(1)
+            slow.end()
+        assert await node.rows("SELECT n FROM counter") == ([] if "h" in undo else [(2,)])
+
+
+async def test_an_undo_that_waits_too_long_for_its_node_to_catch_up_says_so(
+    stream: MemoryStream,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    autojump_clock: MockClock,
+) -> None:
+    Slow(monkeypatch, "n1")
+    async with (
+        MemoryBroker(stream, node="n1") as broker,
+        open_node("n1", broker, tmp_path / "ha.db", seed=1) as node,
+    ):
+        with pytest.raises(HaError) as caught:
+            await node.run("UNDOE 6")
+        assert caught.value.code is Code.NOT_WRITTEN
+        assert caught.value.message == "still catching up with the log after 5 s, at 3 of 6"
