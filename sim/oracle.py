@@ -19,7 +19,8 @@ from sim.content import Content, quote, read_content
 
 Row = tuple[Any, ...]
 MAX_ROWID = 2**63 - 1
-_TOKEN = re.compile(r"tok\d+x")
+_TOKEN = re.compile(r"(?<![A-Za-z0-9+/])tok\d+x(?![A-Za-z0-9+/])")
+"""Not within a word: BLOBs are in base64, and will say anything in time."""
 
 
 class Broken(Exception):
