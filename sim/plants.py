@@ -392,11 +392,6 @@ PLANTS: tuple[Plant, ...] = (
         ),
     ),
     _plant(
-        "shorter-log-unnoticed",
-        "a reader does not ask whether the stream still reaches to its position",
-        ("ha.log.jetstream:_SameStream.__call__", "if last < position:", "if False:"),
-    ),
-    _plant(
         "history-of-one-copy",
         "history ends where the copy of one server of the cluster does",
         (

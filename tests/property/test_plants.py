@@ -48,6 +48,11 @@ FOUND_BY: dict[str, tuple[int, ...]] = {
     "two-leaders": (99, 120),
     "missing-fence": (120,),
     "ack-before-fencing": (25,),
+    "gap-unnoticed": (2,),
+    "reader-begins-late": (0,),
+    "history-of-one-copy": (),
+    "revision-unchecked": (0,),
+    "read-without-asking": (148,),
     "refusal-is-success": (193,),
 }
 
