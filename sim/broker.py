@@ -118,8 +118,8 @@ class Server:
         self.struck = 0
         """Messages, acks and deliveries that a fault has met."""
         self.links: list[Link] = []
-        self.censor: Callable[[Stream, bytes, bytes], str] | None = None
-        """For scripts: says ``drop`` or ``refuse`` of a message (its stream, headers and payload)
+        self.censor: Callable[[str], str] | None = None
+        """For scripts: says ``drop`` or ``refuse`` of a message to the nodes' stream, by its id,
         that is to go so."""
         self.core = Core(chance, max_payload=max_payload)
         self.core.takers.append(self._take)
@@ -200,7 +200,9 @@ class Server:
     ) -> None:
         faults, chance = self.faults, self.chance
         message_id, _ = split_headers(headers)
-        said = self.censor(stream, headers, payload) if self.censor is not None else ""
+        said = ""
+        if self.censor is not None and stream.name == self.name:
+            said = self.censor(message_id)
         if said == "drop" or (faults.drop and chance.random() < faults.drop):
             self.struck += 1
             self.trace.event("log", "dropped", message_id, message_id)
