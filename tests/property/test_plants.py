@@ -50,7 +50,7 @@ FOUND_BY: dict[str, tuple[int, ...]] = {
     "ack-before-fencing": (25,),
     "gap-unnoticed": (2,),
     "reader-begins-late": (0,),
-    "history-of-one-copy": (),
+    "history-of-one-copy": (155,),
     "revision-unchecked": (0,),
     "read-without-asking": (148,),
     "refusal-is-success": (193,),

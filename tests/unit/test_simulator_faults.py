@@ -11,7 +11,6 @@ from sim.cluster import Cluster
 from sim.faults import run_faults
 from sim.plan import Fault, Plan, draw
 from sim.world import World
-from tests.support.simulated import play, process, ready, session
 
 
 def plan_with(*faults: Fault, hits: int = 0) -> Plan:
@@ -51,21 +50,3 @@ async def test_the_reserve_comes_while_too_little_was_struck(autojump_clock: Moc
         assert not cluster.wants_operations
     finally:
         cluster.destroy()
-
-
-def test_a_consumer_outlives_a_confirmation_that_comes_while_it_asks_again() -> None:
-    async def script(cluster: Cluster) -> None:
-        one = session(cluster, "n1")
-        await one.execute("CREATE TABLE t(x)")
-        await ready(cluster)
-        link = process(cluster, "n2").link
-        link.break_off("reset")
-        await link.wait_connected()
-        setattr(link, "latency", lambda: 0.01)  # noqa: B010
-        link.stall(4.995)  # the answer is there 5 ms after the question was asked again
-        await trio.sleep(6)
-        await one.execute("INSERT INTO t VALUES (1)")
-        with trio.fail_after(30):
-            await ready(cluster)
-
-    play(script)
