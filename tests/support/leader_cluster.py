@@ -23,12 +23,21 @@ T = TypeVar("T")
 LEASE = 2.0
 
 
+_held: list[socket.socket] = []
+
+
 def free_port() -> int:
-    """A node must know its own address before it starts."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
+    """A node must know its own address before it starts.
+
+    The port stays bound by us until the tests end, so that the system gives it to nobody else: who
+    asks for it by its number may listen on it all the same (SO_REUSEADDR, of both, on Linux).
+    """
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock.bind(("127.0.0.1", 0))
+    _held.append(sock)
+    port: int = sock.getsockname()[1]
+    return port
 
 
 class LeaderNode(HaProcess):

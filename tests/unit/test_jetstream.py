@@ -41,6 +41,7 @@ from ha.log.jetstream import EPOCH, JetStreamBroker, JetStreamLog, JetStreamOpti
 from ha.log.js_api import format_time, parse_time
 from ha.log.server import NatsServer, ServerOptions
 from tests.conftest import NatsProcess
+from tests.support.leader_cluster import free_port
 from tests.support.log_harness import JetStreamHarness
 
 pytestmark = pytest.mark.processes
@@ -868,12 +869,6 @@ def cluster(make_nats_server: Callable[..., NatsProcess]) -> list[NatsProcess]:
         )
         for number, port in enumerate(routes)
     ]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 async def test_a_cluster_loses_its_leader_and_the_log_goes_on(
