@@ -48,6 +48,15 @@ _ELECTION = "ha.core.election:Election"
 _FOLD = "ha.store.fold:Fold"
 _APPLIER = "ha.store.apply:Applier"
 _JUDGE = "ha.store.fold:judge"
+_LEASE_WITHOUT_END = (
+    (
+        f"{_ELECTION}.holds",
+        "self._is_mine and now < self.lease_until and not self._leaves",
+        "self._is_mine and not self._leaves",
+    ),
+    (f"{_ELECTION}.wake_at", "self.lease_until if self.holds(now) else float", "float"),
+    (f"{_ELECTION}.wake_at", "min(due, self.lease_until) if self.holds(now) else due", "due"),
+)
 PLANTS: tuple[Plant, ...] = (
     _plant(
         "own-message-out-of-order",
@@ -348,13 +357,7 @@ PLANTS: tuple[Plant, ...] = (
     _plant(
         "two-leaders",
         "a leader that was cut off goes on when its lease is over, and asks no log whether it may",
-        (
-            f"{_ELECTION}.holds",
-            "self._is_mine and now < self.lease_until and not self._leaves",
-            "self._is_mine and not self._leaves",
-        ),
-        (f"{_ELECTION}.wake_at", "self.lease_until if self.holds(now) else float", "float"),
-        (f"{_ELECTION}.wake_at", "min(due, self.lease_until) if self.holds(now) else due", "due"),
+        *_LEASE_WITHOUT_END,
         (
             "ha.engine.mandate:Rule.is_open",
             "return self.mandate.held == term.number and self.is_ours(term)",
@@ -412,13 +415,7 @@ PLANTS: tuple[Plant, ...] = (
     _plant(
         "read-without-asking",
         "a leader that was cut off trusts an old lease, and reads without asking whether it leads",
-        (
-            f"{_ELECTION}.holds",
-            "self._is_mine and now < self.lease_until and not self._leaves",
-            "self._is_mine and not self._leaves",
-        ),
-        (f"{_ELECTION}.wake_at", "self.lease_until if self.holds(now) else float", "float"),
-        (f"{_ELECTION}.wake_at", "min(due, self.lease_until) if self.holds(now) else due", "due"),
+        *_LEASE_WITHOUT_END,
         (
             "ha.engine.elected:Elected._confirm",
             "        wanted = election.beat + 1\n",

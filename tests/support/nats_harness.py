@@ -11,7 +11,7 @@ import random
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,9 +32,25 @@ _random = random.SystemRandom()
 class NatsHarness(ABC):
     """One server with JetStream."""
 
-    @abstractmethod
-    def client(self, name: str = "a") -> AbstractAsyncContextManager[Connection]:
+    @asynccontextmanager
+    async def client(self, name: str = "a") -> AsyncIterator[Connection]:
         """A connection that is logged in, until the block is left."""
+        client = self.new_client(name)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.run)
+            nursery.start_soon(client.run)
+            with trio.fail_after(PATIENCE):
+                connection = await client.wait_up()
+            yield connection
+            nursery.cancel_scope.cancel()
+
+    @abstractmethod
+    def new_client(self, name: str) -> Client:
+        """Not running yet."""
+
+    async def run(self) -> None:
+        """What the server needs beside each client, until cancelled: nothing, as a rule."""
+        await trio.lowlevel.checkpoint()
 
     @abstractmethod
     async def restart(self) -> None:
@@ -45,15 +61,8 @@ class RealNats(NatsHarness):
     def __init__(self, server: NatsProcess) -> None:
         self._server = server
 
-    @asynccontextmanager
-    async def client(self, name: str = "a") -> AsyncIterator[Connection]:
-        client = Client(parse_urls(self._server.url), name=name, rng=random.SystemRandom())
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(client.run)
-            with trio.fail_after(PATIENCE):
-                connection = await client.wait_up()
-            yield connection
-            nursery.cancel_scope.cancel()
+    def new_client(self, name: str) -> Client:
+        return Client(parse_urls(self._server.url), name=name, rng=random.SystemRandom())
 
     async def restart(self) -> None:
         self._server.terminate()

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 import trio
 
 from ha.log.client import Client
-from ha.log.connection import Connection
 from ha.log.endpoint import parse_urls
 from sim.broker import Server
 from sim.network import LinkFaults, Timeline
 from sim.trace import Trace
-from tests.support.nats_harness import PATIENCE, NatsHarness
+from tests.support.nats_harness import NatsHarness
 
 
 class SimulatedNats(NatsHarness):
@@ -26,23 +23,18 @@ class SimulatedNats(NatsHarness):
         self._server = Server(self._timeline, random.Random(1), trace)
         self._faults = LinkFaults(latency=0.0001, reconnect=0.005)
 
-    @asynccontextmanager
-    async def client(self, name: str = "a") -> AsyncIterator[Connection]:
+    def new_client(self, name: str) -> Client:
         link = self._server.connect(name, random.Random(name), self._faults)
-        client = Client(
+        return Client(
             parse_urls("nats://sim:4222"),
             name=name,
             rng=random.SystemRandom(),
             dialer=self._server.dialer(link),
         )
-        async with trio.open_nursery() as nursery:
-            # Of clients at the same time each has a hand that turns the wheel.
-            nursery.start_soon(self._timeline.run)
-            nursery.start_soon(client.run)
-            with trio.fail_after(PATIENCE):
-                connection = await client.wait_up()
-            yield connection
-            nursery.cancel_scope.cancel()
+
+    async def run(self) -> None:
+        """Of clients at the same time each has a hand that turns the wheel."""
+        await self._timeline.run()
 
     async def restart(self) -> None:
         self._server.stop()
