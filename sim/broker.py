@@ -134,6 +134,7 @@ class Server:
         self._clients = 0
         self._synced = 0
         self._image: tuple[int, int, Any] | None = None
+        self._dead: set[str] = set()
         self._lagging = ""
         self._copies: dict[str, int] = {}
         if max_message is not None or dedupe_window != 120.0:
@@ -153,30 +154,41 @@ class Server:
 
     def connect(self, name: str, chance: random.Random, faults: LinkFaults) -> Link:
         """A new process's cable."""
-        link = Link(name, self.timeline, chance, faults, self.trace, lambda: self.up)
+        link = Link(name, self.timeline, chance, faults, self.trace, self._takes_calls)
         self.links = [x for x in self.links if not x.dead] + [link]
         return link
+
+    def _takes_calls(self, host: str) -> bool:
+        return self.up and host not in self._dead
+
+    @property
+    def urls(self) -> str:
+        """As nodes are told them."""
+        return ",".join(f"nats://{s}:4222" for s in (SERVERS if self.clustered else SERVERS[:1]))
 
     def dialer(self, link: Link, watch: Watcher | None = None) -> SimDialer:
         if watch is None:
             return SimDialer(self.core, link, self._info)
         return SimDialer(self.core, link, self._info, watch)
 
-    def _info(self) -> dict[str, Any]:
+    def _info(self, host: str) -> dict[str, Any]:
         self._clients += 1
         info: dict[str, Any] = {
-            "server_id": "s1",
-            "server_name": "s1",
+            "server_id": host,
+            "server_name": host,
             "version": self.version,
             "proto": 1,
-            "host": "sim",
+            "host": host,
             "port": 4222,
             "client_id": self._clients,
             "headers": True,
             "jetstream": True,
             "max_payload": self.core.max_payload,
         }
-        return {**info, "cluster": "sim"} if self.clustered else info
+        if self.clustered:
+            info["cluster"] = "sim"
+            info["connect_urls"] = [f"{s}:4222" for s in SERVERS if s not in self._dead]
+        return info
 
     # --- what clients ask ------------------------------------------------------------
 
@@ -373,6 +385,7 @@ class Server:
 
     def start(self) -> None:
         self.up = True
+        self._dead.clear()
         self.trace.event("log", "started")
 
     def sync(self) -> None:
@@ -409,15 +422,42 @@ class Server:
         return loss
 
     def lose_leader(self) -> None:
-        """The server that led all streams is gone, and with it the consumers in its memory."""
+        """Nobody leads the streams any more; the consumers in the memory of who did are gone."""
         self.leader = False
         self.trace.event("log", "leader lost")
-        self._end_consumers("s1" if self.clustered else "")
+        self._end_consumers(self._leading if self.clustered else "")
+
+    @property
+    def _leading(self) -> str:
+        return self.js.leaders.get(self.name, SERVERS[0])
 
     def elect_leader(self, clock_offset: float = 0.0) -> None:
+        alive = [s for s in SERVERS if s not in self._dead]
+        if self.clustered and len(alive) > 1:
+            others = [s for s in alive if s != self._leading]
+            for name in self.js.leaders:
+                self.js.leaders[name] = self.chance.choice(others)
         self.leader = True
         self.clock_offset += clock_offset
         self.trace.event("log", "leader elected")
+
+    def lose_server(self, host: str) -> None:
+        """One of three is gone, with its connections and what lived in its memory."""
+        self._dead.add(host)
+        self.trace.event("log", "server lost", host)
+        for peer in [p for p in self.core.peers if p.host == host]:
+            self.core.leave(peer)
+        for link in self.links:
+            if link.host == host:
+                link.break_off("the server went away")
+        self._end_consumers(host)
+        if host == self._leading:
+            self.lose_leader()
+
+    def bring_back(self, host: str) -> None:
+        if host in self._dead:
+            self._dead.discard(host)
+            self.trace.event("log", "server back", host)
 
     def lag(self, server: str) -> None:
         """From now on the copies there stand still, and what reads them."""

@@ -173,7 +173,7 @@ class Process:
         """The product's own, but that its connection goes through the simulated network."""
         server = self.node.cluster.server
         options = JetStreamOptions(
-            "nats://sim:4222",
+            server.urls,
             self.node.name,
             stream=server.name,
             replicas=3 if server.clustered else 1,

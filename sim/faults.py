@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import trio
 
+from sim.broker import SERVERS
 from sim.cluster import Cluster, Process
 from sim.letters import poison
 from sim.plan import Fault
@@ -30,6 +31,8 @@ def heal_all(cluster: Cluster) -> None:
     if not cluster.server.leader:
         cluster.server.elect_leader()
     cluster.server.catch_up()
+    for host in SERVERS:
+        cluster.server.bring_back(host)
     link = cluster.link_faults
     link.spike_rate = link.late = 0.0
     for node in cluster.nodes.values():
@@ -183,6 +186,20 @@ async def _lag(cluster: Cluster, fault: Fault) -> None:
     cluster.server.catch_up()
 
 
+async def _server(cluster: Cluster, fault: Fault) -> None:
+    """One of the cluster dies; if it led, the others elect."""
+    server = cluster.server
+    if not server.up or not server.leader:
+        return
+    server.lose_server(fault.how)
+    if not server.leader:
+        await trio.sleep(fault.amount)
+        if not server.leader:
+            server.elect_leader()
+    await trio.sleep(fault.duration)
+    server.bring_back(fault.how)
+
+
 async def _storm(cluster: Cluster, fault: Fault) -> None:
     faults = cluster.server.faults
     setattr(faults, fault.how, fault.amount)
@@ -211,6 +228,7 @@ _HANDLERS = {
     "leader": _leader,
     "storm": _storm,
     "lag": _lag,
+    "server": _server,
     "poison": _poison,
 }
 _OF_A_NODE = {"cut", "reset", "crash", "restart", "wipe", "disk full", "disk errors", "stall"}

@@ -137,7 +137,7 @@ class Link:
     """The cable of one process. ``dead``: the process is gone, nothing comes or goes.
 
     At most one connection at a time goes through it; each is a ``generation``. ``server_up``
-    says whether somebody takes calls at the other end.
+    says of a host whether somebody takes calls there.
     """
 
     def __init__(
@@ -147,9 +147,11 @@ class Link:
         chance: random.Random,
         faults: LinkFaults,
         trace: Trace,
-        server_up: Callable[[], bool],
+        server_up: Callable[[str], bool],
     ) -> None:
         self.name = name
+        self.host = ""
+        """Of the server at the other end, last."""
         self.timeline = timeline
         self.faults = faults
         self.dead = False
@@ -179,14 +181,15 @@ class Link:
 
     # --- for the client's side -------------------------------------------------------
 
-    async def connect(self, timeout: float) -> None:
-        """Call, for ``timeout`` seconds at most. Raises OSError."""
+    async def connect(self, host: str, timeout: float) -> None:
+        """Call it, for ``timeout`` seconds at most. Raises OSError."""
         await trio.sleep(self.faults.reconnect * self._chance.uniform(0.5, 1.5))
         if self.dead or self.up.blocked or self.down.blocked:
             await trio.sleep(timeout)
             raise OSError("nobody answers")
-        if not self._server_up():
+        if not self._server_up(host):
             raise OSError("connection refused")
+        self.host = host
         self._trace.event(self.name, "connected")
         self.generation += 1
         self.connected = True

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, field, replace
 
-from sim.broker import BrokerFaults
+from sim.broker import SERVERS, BrokerFaults
 from sim.network import LinkFaults
 
 KINDS_OF_POISON = (
@@ -155,7 +155,7 @@ def draw(seed: int, level: str = "default", steps: int | None = None) -> Plan:
         from_snapshot=other.random() < 0.5,
         snapshot_interval=other.choice((0.0, 4.0, 15.0)),
     )
-    faults = [*_faults(chance, plan, heat), *_poison(plan, heat), *_lags(plan, heat)]
+    faults = [*_faults(chance, plan, heat), *_poison(plan, heat), *_of_servers(plan, heat)]
     if steps is None:
         plan = replace(plan, operations=OPERATIONS, hits=HITS if heat else 0)
         faults += _reserve(plan)
@@ -193,18 +193,22 @@ def _poison(plan: Plan, heat: float) -> list[Fault]:
     ]
 
 
-def _lags(plan: Plan, heat: float) -> list[Fault]:
-    """A server of a cluster may be behind the others."""
-    chance = random.Random(f"{plan.seed}/lags")
-    count = chance.choice((0, 1, 3)) if heat and plan.clustered_broker else 0
+def _of_servers(plan: Plan, heat: float) -> list[Fault]:
+    """One server of a cluster is behind the others, or dies; of those that led, ``amount`` is how
+    long the others take to elect."""
+    if not heat or not plan.clustered_broker:
+        return []
+    chance = random.Random(f"{plan.seed}/servers")
     return [
         Fault(
             chance.uniform(0, plan.duration),
-            "lag",
+            kind,
             duration=chance.expovariate(1 / 5),
-            how=chance.choice(("s1", "s2", "s3")),
+            amount=chance.expovariate(1 / 2) if kind == "server" else 0.0,
+            how=chance.choice(SERVERS),
         )
-        for _ in range(count)
+        for kind in ("lag", "server")
+        for _ in range(chance.choice((0, 1, 3)))
     ]
 
 

@@ -32,10 +32,12 @@ class Sub:
 
 @dataclass(slots=True, eq=False)
 class Peer:
-    """The server's side of one connection. ``close(reason)`` ends it."""
+    """The server's side of one connection. ``close(reason)`` ends it; ``host``: of the server,
+    where there are several."""
 
     send: Send
     close: Callable[[str], None]
+    host: str = ""
     subs: dict[int, Sub] = field(default_factory=dict)
     gone: bool = False
 
@@ -55,8 +57,8 @@ class Core:
         """Patterns like ``a.b.*``, as every client has one for its answers, by ``a.b``."""
         self._patterns: list[Sub] = []
 
-    def accept(self, send: Send, close: Callable[[str], None]) -> Peer:
-        peer = Peer(send, close)
+    def accept(self, send: Send, close: Callable[[str], None], host: str = "") -> Peer:
+        peer = Peer(send, close, host)
         self.peers.append(peer)
         return peer
 

@@ -30,7 +30,11 @@ class SimDialer:
     """A :class:`ha.log.dialer.Dialer` for one process, on its link to a server."""
 
     def __init__(
-        self, core: Core, link: Link, info: Callable[[], dict[str, Any]], watch: Watcher = _nothing
+        self,
+        core: Core,
+        link: Link,
+        info: Callable[[str], dict[str, Any]],
+        watch: Watcher = _nothing,
     ) -> None:
         self.core = core
         self.link = link
@@ -65,15 +69,15 @@ class SimWire:
         link = self._link
         with trio.move_on_after(timeout) as scope:
             try:
-                await link.connect(timeout)
+                await link.connect(endpoint.host, timeout)
             except OSError as error:
                 raise NoConnection(str(error)) from error
         if scope.cancelled_caught:
             raise NoConnection(f"no connection within {timeout:g} s")
         self._generation = link.generation
-        self.info = self._dialer.info()
+        self.info = self._dialer.info(endpoint.host)
         core = self._dialer.core
-        peer = self._peer = core.accept(self._send_down, self._kick)
+        peer = self._peer = core.accept(self._send_down, self._kick, endpoint.host)
         link.on_break = self._lost
         link.on_end = lambda: core.leave(peer)
 

@@ -178,7 +178,7 @@ class SimHarness(OperatedHarness):
         async with trio.open_nursery() as nursery:
             # Of brokers at the same time each has a hand that turns the wheel.
             nursery.start_soon(self._timeline.run)
-            options = JetStreamOptions("nats://sim:4222", node, stream=self.stream)
+            options = JetStreamOptions("nats://s1:4222", node, stream=self.stream)
             chance = random.SystemRandom()
             async with JetStreamBroker(options, rng=chance, dialer=self._dial(node)) as broker:
                 yield broker
@@ -192,7 +192,7 @@ class SimHarness(OperatedHarness):
     @asynccontextmanager
     async def operator(self) -> AsyncIterator[Client]:
         client = Client(
-            parse_urls("nats://sim:4222"),
+            parse_urls("nats://s1:4222"),
             name="operator",
             rng=random.SystemRandom(),
             dialer=self._dial("operator"),

@@ -26,7 +26,7 @@ class SimulatedNats(NatsHarness):
     def new_client(self, name: str) -> Client:
         link = self._server.connect(name, random.Random(name), self._faults)
         return Client(
-            parse_urls("nats://sim:4222"),
+            parse_urls("nats://s1:4222"),
             name=name,
             rng=random.SystemRandom(),
             dialer=self._server.dialer(link),

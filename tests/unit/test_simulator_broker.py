@@ -33,7 +33,7 @@ class World:
         faults = LinkFaults(latency=0.001, reconnect=0.1)
         link = self.links[node] = self.server.connect(node, random.Random(node), faults)
         options = JetStreamOptions(
-            "nats://sim:4222", node, replicas=3 if self.server.clustered else 1
+            self.server.urls, node, replicas=3 if self.server.clustered else 1
         )
         dialer = self.server.dialer(link)
         async with trio.open_nursery() as nursery:
@@ -192,3 +192,32 @@ async def test_a_name_is_free_when_the_server_has_given_its_dead_holder_up(
         async with world.log("a") as successor:
             assert [e.sequence async for e in successor.history(1)] == [1, 2, 3]
         assert trio.current_time() - begun < 10
+
+
+async def test_each_server_of_a_cluster_may_die_and_a_node_goes_on_with_another(
+    autojump_clock: MockClock,
+) -> None:
+    world = World(clustered=True)
+    async with world.log("a") as one, world.log("b") as other, trio.open_nursery() as nursery:
+        entries: list[Entry] = []
+
+        async def follow() -> None:
+            entries.extend(await read(other, 40))
+
+        nursery.start_soon(follow)
+        await publish(one, range(10))
+        hosts = set()
+        for number, host in enumerate(("s1", "s2", "s3"), 1):
+            world.server.lose_server(host)
+            if not world.server.leader:
+                await trio.sleep(1)
+                world.server.elect_leader()
+            with trio.fail_after(60):
+                await publish(one, range(10 * number, 10 * number + 10))
+            hosts.add(world.links["a"].host)
+            world.server.bring_back(host)
+        with trio.fail_after(60):
+            while len(entries) < 40:  # noqa: ASYNC110 (on virtual time)
+                await trio.sleep(0.1)
+        assert len(hosts) > 1
+    assert [e.sequence for e in entries] == list(range(1, 41))
