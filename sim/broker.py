@@ -37,10 +37,10 @@ class BrokerFaults:
     """Rates are chances a message. Times in seconds.
 
     ``refuse``: the broker has no room; ``drop``: it loses a publish without a word; ``lose_ack``
-    and ``late_ack`` concern the PubAck alone; ``stall``: a consumer stands still for a while;
-    ``repeat``: a consumer delivers a message twice; ``gap``: one of its messages is lost on the
-    way; ``replay``: a publish arrives once more, up to ``replay_delay`` seconds later, beyond
-    the dedupe window too.
+    and ``late_ack`` concern its answers, PubAcks above all; ``stall``: a consumer stands still for
+    a while; ``repeat``: it delivers a message twice; ``gap``: one of its messages is lost on the
+    way; ``replay``: a publish arrives once more, up to ``replay_delay`` seconds later, beyond the
+    dedupe window too.
     """
 
     refuse: float = 0.0
@@ -127,6 +127,7 @@ class Server:
         self.js = JetStream(
             self.core,
             self,
+            respond=self._respond,
             version=version,
             new_name=lambda: f"{chance.getrandbits(32):08x}",
             clustered=clustered,
@@ -236,20 +237,25 @@ class Server:
             answer = self._store(stream, subject, headers, payload)
         except ApiError as error:
             answer = _failed(stream, error)
+        if not stream.config.get("no_ack"):
+            self._respond(reply, answer, message_id)
+
+    def _respond(self, reply: str, answer: bytes, about: str = "") -> None:
+        """An answer, which may be lost, or late. ``about``: the message that it acknowledges."""
+        faults, chance = self.faults, self.chance
         if faults.lose_ack and chance.random() < faults.lose_ack:
             self.struck += 1
-            self.trace.event("log", "ack lost", message_id)
+            self.trace.event("log", "ack lost" if about else "answer lost", about)
             return
         if faults.late_ack and chance.random() < faults.late_ack:
             self.struck += 1
             delay = chance.expovariate(1 / faults.late_ack_delay)
             self.after(delay, lambda: self._reply(reply, answer))
             return
-        if not stream.config.get("no_ack"):
-            self._reply(reply, answer)
+        self._reply(reply, answer)
 
     def _reply(self, reply: str, answer: bytes) -> None:
-        if reply:
+        if reply and self.up:
             self.core.route(reply, "", b"", answer)
 
     def _arrive_again(

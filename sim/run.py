@@ -41,7 +41,7 @@ from sim.workloads.rows import Registers
 from sim.world import Deadlock, World
 
 SETUP_BOUND = 120.0
-OVERTIME = 240.0
+OVERTIME = 480.0
 """Virtual seconds more, for runs that have not had their share of operations."""
 LIVENESS_BOUND = 90.0
 """Virtual seconds after the last fault in which everything must be well again."""

@@ -55,6 +55,7 @@ class JetStream:
         core: Core,
         post: Post,
         *,
+        respond: Callable[[str, bytes], None],
         version: str,
         new_name: Callable[[], str],
         clustered: bool = False,
@@ -67,6 +68,7 @@ class JetStream:
         self.version = version
         self._core = core
         self._post = post
+        self._respond = respond
         self._new_name = new_name
         self._handlers: dict[str, Callable[[list[str], bytes], Answer]] = {
             "INFO": self._account_info,
@@ -121,8 +123,7 @@ class JetStream:
         return True
 
     def answer(self, reply: str, answer: Answer) -> None:
-        if reply:
-            self._core.route(reply, "", b"", json.dumps(answer, separators=(",", ":")).encode())
+        self._respond(reply, json.dumps(answer, separators=(",", ":")).encode())
 
     def _find(
         self, path: str
