@@ -1348,6 +1348,7 @@ class Committer:
             now = trio.current_time()
             for unit in self._under_way.values():
                 unit.settle_at = now
+                unit.acked = False  # since then the log may have lost it
             if self.halted_at is not None:
                 await self._look_again(self.halted_at)
 

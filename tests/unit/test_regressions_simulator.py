@@ -375,3 +375,39 @@ def test_what_one_log_let_nodes_pass_over_counts_in_the_next_one() -> None:
             assert found.rows == [(5,)]
 
     play(script, durable_broker=False)
+
+
+def test_what_was_acknowledged_and_is_lost_before_it_was_read_stops_nobody() -> None:
+    """The broker may lose just the last message: no file is ahead of the log then."""
+
+    async def script(cluster: Cluster) -> None:
+        one = session(cluster, "n1")
+        server = cluster.server
+        await one.execute("CREATE TABLE t(x)")
+        await ready(cluster)
+        server.sync()
+        server.faults.stall = 1.0  # acks arrive, messages do not
+        server.faults.stall_delay = 100.0
+        setattr(process(cluster, "n1").link, "latency", lambda: 0.001)  # noqa: B010
+        said: list[str] = []
+
+        async def write() -> None:
+            said.append(await outcome(one.execute("INSERT INTO t VALUES (1)")))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(write)
+            await trio.sleep(0.1)
+            loss = server.power_failure()
+            assert loss is not None
+            assert len(loss.lost) == 1
+            server.faults.clear()
+            server.start()
+        assert said[0] in ("not_written", "outcome_unknown")
+        with trio.fail_after(60):
+            while await outcome(one.execute("INSERT INTO t VALUES (2)")) != "ok":  # noqa: ASYNC110
+                await trio.sleep(1)
+        await ready(cluster)
+        for name in ("n1", "n2"):
+            assert (await session(cluster, name).execute("SELECT * FROM t")).rows == [(2,)]
+
+    play(script, durable_broker=False)
