@@ -15,7 +15,7 @@ from typing import Any
 
 import trio
 
-from ha.core.naming import DEFAULT_STREAM, object_stream, snapshot_bucket
+from ha.core.naming import DEFAULT_STREAM
 from ha.log.api import Entry, Outgoing
 from ha.log.js_api import ID_HEADER, split_headers
 from ha.log.nats_wire import encode_headers
@@ -62,7 +62,8 @@ class BrokerFaults:
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """A power failure of the broker: what it had stored after ``kept`` is gone.
+    """A power failure of the broker: what it had stored after ``kept`` is gone, none of which it
+    had synced.
 
     ``lost``: the entries of all subjects; ``at``: virtual seconds.
     """
@@ -122,22 +123,24 @@ class Server:
         """For scripts: says ``drop`` or ``refuse`` of a message to the nodes' stream, by its id,
         that is to go so."""
         self.core = Core(chance, max_payload=max_payload)
-        self.core.takers.append(self._take)
+        self.core.take = self._take
         self.core.found_interest = self._found_interest
         self.js = JetStream(
             self.core,
             self,
             respond=self._respond,
             version=version,
+            alive=lambda: [s for s in SERVERS if s not in self._dead] if clustered else ["s1"],
             new_name=lambda: f"{chance.getrandbits(32):08x}",
             clustered=clustered,
         )
         self._clients = 0
         self._synced = 0
-        self._image: tuple[int, int, Any] | None = None
+        self._images: dict[str, tuple[int, int, Any]] = {}
+        """What the other streams held when they were synced last."""
         self._dead: set[str] = set()
-        self._lagging = ""
-        self._copies: dict[str, int] = {}
+        self._copies: dict[str, dict[str, int]] = {}
+        """Of servers that are behind: how far their copy of each stream goes."""
         if max_message is not None or dedupe_window != 120.0:
             config = {
                 **DEFAULTS,
@@ -308,8 +311,8 @@ class Server:
 
     def delivers(self, consumer: Consumer) -> str:
         faults, chance = self.faults, self.chance
-        if not self.up or not self.leader:
-            return "stall" if not self.up else ""
+        if not self.up:
+            return "stall"
         if faults.stall and chance.random() < faults.stall:
             self.struck += 1
 
@@ -319,6 +322,8 @@ class Server:
 
             self.after(chance.expovariate(1 / faults.stall_delay), go_on)
             return "stall"
+        if not consumer.is_push:
+            return ""
         if faults.repeat and chance.random() < faults.repeat:
             self.struck += 1
             return "repeat"
@@ -328,9 +333,10 @@ class Server:
         return ""
 
     def sees(self, consumer: Consumer) -> int:
-        if not self._lagging or consumer.server != self._lagging or consumer.durable:
+        copies = self._copies.get(consumer.server)
+        if copies is None or consumer.durable:
             return -1
-        return self._copies.get(consumer.stream.name, -1)
+        return copies.get(consumer.stream.name, -1)
 
     def ended(self, consumer: Consumer) -> None:
         self.js.forget(consumer)
@@ -368,7 +374,7 @@ class Server:
         """The process of the broker ends; what it has stored in files stays."""
         self.up = False
         self.trace.event("log", "stopped")
-        self._lagging = ""
+        self._copies.clear()
         for peer in list(self.core.peers):
             self.core.leave(peer)
         for link in self.links:
@@ -397,34 +403,32 @@ class Server:
     def sync(self) -> None:
         """No power failure takes what it holds now."""
         self._synced = self.last
-        objects = self._objects
-        self._image = None if objects is None else objects.image()
-
-    @property
-    def _objects(self) -> Stream | None:
-        return self.js.streams.get(object_stream(snapshot_bucket(self.name)))
+        self._images = {n: s.image() for n, s in self.js.streams.items() if n != self.name}
 
     def power_failure(self) -> Loss | None:
-        """Stops it, and takes what it had not synced.
-
-        Snapshots that were put since are lost too, or not: objects are in another stream.
-        """
+        """Stops it, and takes what it had not synced, or the end of that: some of it may have
+        reached the disk by itself. With the other streams it is as with this one, or not."""
         self.stop()
         self.failures += 1
-        stream = self.stream
-        if stream is None or self._synced >= stream.last:
+        if not self.durable:
+            for name, stream in self.js.streams.items():
+                if name != self.name and self.chance.random() < 0.5:
+                    stream.restore(self._images.get(name, (0, 0, {})))
+        nodes = self.stream
+        if nodes is None or self._synced >= nodes.last:
             return None
-        objects = self._objects
-        if objects is not None and self.chance.random() < 0.5:
-            objects.restore(self._image or (0, 0, {}))
-        lost = tuple(x for x in self.stored if x[1].sequence > self._synced)
-        self.stored = [x for x in self.stored if x[1].sequence <= self._synced]
-        stream.truncate(self._synced)
+        kept = self._synced
+        if self.chance.random() < 0.5:
+            kept = self.chance.randint(kept, nodes.last - 1)
+        lost = tuple(x for x in self.stored if x[1].sequence > kept)
+        self.stored = [x for x in self.stored if x[1].sequence <= kept]
+        self._synced = kept
+        nodes.truncate(kept)
         for consumer in self.js.consumers[self.name].values():
-            consumer.truncate(self._synced)
-        loss = Loss(self.time(), self._synced, lost)
+            consumer.truncate(kept)
+        loss = Loss(self.time(), kept, lost)
         self.losses.append(loss)
-        self.trace.event("log", "lost", f"{len(lost)} messages after {self._synced}")
+        self.trace.event("log", "lost", f"{len(lost)} messages after {kept}")
         return loss
 
     def lose_leader(self) -> None:
@@ -438,11 +442,13 @@ class Server:
         return self.js.leaders.get(self.name, SERVERS[0])
 
     def elect_leader(self, clock_offset: float = 0.0) -> None:
+        """Unless too few are there. Each stream whose leader is not is given another one."""
         alive = [s for s in SERVERS if s not in self._dead]
-        if self.clustered and len(alive) > 1:
-            others = [s for s in alive if s != self._leading]
-            for name in self.js.leaders:
-                self.js.leaders[name] = self.chance.choice(others)
+        if len(alive) < 2:
+            return
+        for name, leader in self.js.leaders.items():
+            if self.clustered and (leader in self._dead or name == self.name):
+                self.js.leaders[name] = self.chance.choice([s for s in alive if s != leader])
         self.leader = True
         self.clock_offset += clock_offset
         self.trace.event("log", "leader elected")
@@ -457,7 +463,7 @@ class Server:
             if link.host == host:
                 link.break_off("the server went away")
         self._end_consumers(host)
-        if host == self._leading:
+        if self.leader and (host in self.js.leaders.values() or len(self._dead) > 1):
             self.lose_leader()
 
     def bring_back(self, host: str) -> None:
@@ -467,14 +473,12 @@ class Server:
 
     def lag(self, server: str) -> None:
         """From now on the copies there stand still, and what reads them."""
-        self._lagging = server
-        self._copies = {name: stream.last for name, stream in self.js.streams.items()}
+        self._copies[server] = {name: stream.last for name, stream in self.js.streams.items()}
         self.trace.event("log", "lags", server)
 
-    def catch_up(self) -> None:
-        if self._lagging:
-            self.trace.event("log", "caught up", self._lagging)
-            self._lagging = ""
+    def catch_up(self, server: str) -> None:
+        if self._copies.pop(server, None) is not None:
+            self.trace.event("log", "caught up", server)
             for name in self.js.streams:
                 self.js.pump(name)
 

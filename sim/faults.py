@@ -28,11 +28,11 @@ def heal_all(cluster: Cluster) -> None:
     cluster.server.faults.clear()
     if not cluster.server.up:
         cluster.server.start()
+    for host in SERVERS:
+        cluster.server.catch_up(host)
+        cluster.server.bring_back(host)
     if not cluster.server.leader:
         cluster.server.elect_leader()
-    cluster.server.catch_up()
-    for host in SERVERS:
-        cluster.server.bring_back(host)
     link = cluster.link_faults
     link.spike_rate = link.late = 0.0
     for node in cluster.nodes.values():
@@ -183,7 +183,7 @@ async def _leader(cluster: Cluster, fault: Fault) -> None:
 async def _lag(cluster: Cluster, fault: Fault) -> None:
     cluster.server.lag(fault.how)
     await trio.sleep(fault.duration)
-    cluster.server.catch_up()
+    cluster.server.catch_up(fault.how)
 
 
 async def _server(cluster: Cluster, fault: Fault) -> None:
@@ -192,12 +192,13 @@ async def _server(cluster: Cluster, fault: Fault) -> None:
     if not server.up or not server.leader:
         return
     server.lose_server(fault.how)
+    await trio.sleep(fault.amount)
     if not server.leader:
-        await trio.sleep(fault.amount)
-        if not server.leader:
-            server.elect_leader()
+        server.elect_leader()
     await trio.sleep(fault.duration)
     server.bring_back(fault.how)
+    if not server.leader:
+        server.elect_leader()
 
 
 async def _storm(cluster: Cluster, fault: Fault) -> None:

@@ -157,9 +157,6 @@ class Link:
         self.dead = False
         self.connected = False
         self.generation = 0
-        self.broken = 0
-        self.lost = 0
-        """Packets that were under way when a connection broke."""
         self.on_break: Callable[[str], None] = lambda why: None
         """The client: told why the connection that there is was lost."""
         self.on_end: Work = lambda: None
@@ -170,7 +167,6 @@ class Link:
         self._server_up = server_up
         self.up = _Direction(self)
         self.down = _Direction(self)
-        self._came = trio.Event()
 
     def latency(self) -> float:
         chance, faults = self._chance, self.faults
@@ -193,10 +189,6 @@ class Link:
         self._trace.event(self.name, "connected")
         self.generation += 1
         self.connected = True
-        self._came.set()
-
-    async def wait_connected(self) -> None:
-        await self._came.wait()
 
     def to_server(self, work: Work) -> None:
         if not self.dead and self.connected:
@@ -250,8 +242,6 @@ class Link:
             return
         self._trace.event(self.name, "disconnected", why)
         self.connected = False
-        self.broken += 1
-        self._came = trio.Event()
         self.down.cut()
         self._leave(told=not self.up.blocked)
         self.on_break(why)
@@ -260,7 +250,6 @@ class Link:
         """A prefix of what was under way still reaches the server, and then the end of it; if
         it is not told of that, it finds out by itself, much later."""
         packets = self.up.cut()
-        self.lost += len(packets)
         prefix = packets[: self._chance.randint(0, len(packets))]
         at = trio.current_time()
         for packet in prefix:

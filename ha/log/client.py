@@ -125,10 +125,10 @@ class Client:
                 self._down.set()
             _log.warning("lost the connection to %s", self.last_error)
             return trio.current_time() - since > _SHORT_LIVED
-        except NoConnection as error:
+        except (NoConnection, Disconnected) as error:
             self.last_error = f"{endpoint}: {error}"
             _log.debug("no connection to %s", self.last_error)
-            if error.refused:
+            if isinstance(error, NoConnection) and error.refused:
                 self.refused.set()
             return False
         finally:

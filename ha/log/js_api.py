@@ -21,7 +21,6 @@ from ha.log.connection import NoResponders, Reply
 
 # error codes of nats-server (server/errors.json)
 CONSUMER_NOT_FOUND = 10014
-CONSUMER_EXISTS = 10148
 MESSAGE_NOT_FOUND = 10037
 NAME_EXISTS = 10058  # a stream of that name with another configuration
 STREAM_NOT_FOUND = 10059

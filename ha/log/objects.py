@@ -219,7 +219,7 @@ class Bucket:
         if not nuids:
             return
         now_ns = js_api.parse_time(info["ts"]) if "ts" in info else 0
-        for nuid in nuids:
+        for nuid in sorted(nuids):
             if now_ns - (await self._last(self._chunks(nuid))).time_ns > _ORPHAN_AGE:
                 _log.info("removing an unfinished snapshot from %s", self._name)
                 await self._purge(nuid)

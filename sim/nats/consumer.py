@@ -50,7 +50,7 @@ class Post(Protocol):
         ...
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Pull:
     """A request for messages. ``left``: how many; ``until``: when it ends, 0 for never."""
 
@@ -110,9 +110,14 @@ class Consumer:
         self._flow_bytes = 0
         self._flow_count = 0
         self._ack_timer = 0.0
-        if self.is_push and self._heartbeat:
+        self._beating = self._watching = False
+        self.changed()
+
+    def changed(self) -> None:
+        """Its configuration is new."""
+        if self.is_push and not self._beating:
             self._beat()
-        if self._threshold:
+        if not self._watching:
             self._watch_interest()
 
     # --- what it is ------------------------------------------------------------------
@@ -239,6 +244,7 @@ class Consumer:
                 continue
             count = self.deliveries.get(sequence, 1)
             if 0 < limit <= count:
+                self._close(sequence)  # nobody gets it any more
                 continue
             return message, count
         most = int(self.config.get("max_ack_pending") or 0)
@@ -263,6 +269,8 @@ class Consumer:
     def _give_back(self, message: Message, count: int) -> None:
         if count:
             self._again.appendleft(message.sequence)
+        elif self._only is not None:
+            self._only.appendleft(message.sequence)
         else:
             self._next = message.sequence
 
@@ -311,7 +319,8 @@ class Consumer:
     # --- heartbeats and flow control (ADR-9, ADR-15) ---------------------------------
 
     def _beat(self) -> None:
-        if self.gone:
+        self._beating = bool(self._heartbeat) and not self.gone
+        if not self._beating:
             return
         due = self._heard + self._heartbeat
         now = self._post.time()
@@ -370,15 +379,13 @@ class Consumer:
             return
         if pull.no_wait and not pull.until:
             self.waiting.remove(pull)
-            self._end_no_wait(pull)
+            if not self.stalled:
+                self._refuse(pull.reply, "404 No Messages")
             return
         if pull.until:
             self._post.after(pull.until - self._post.time(), self._forget_ended)
         if pull.heartbeat:
             self._beat_pull(pull)
-
-    def _end_no_wait(self, pull: Pull) -> None:
-        self._refuse(pull.reply, "404 No Messages")
 
     def _parse(self, reply: str, request: bytes) -> Pull | None:
         text = request.decode(errors="replace").strip()
@@ -472,15 +479,15 @@ class Consumer:
 
     # --- acks ------------------------------------------------------------------------
 
-    def ack(self, sequence: int, number: int, word: bytes, reply: str = "") -> None:
+    def ack(self, sequence: int, word: bytes, reply: str = "") -> None:
         """What a client says of a message that it got; ``reply``: where he wants an answer."""
         kind, _, rest = word.decode(errors="replace").partition(" ")
         if kind == "+NXT":
-            self._settle(sequence, number)
+            self._settle(sequence)
             self.pull(reply, rest.encode())
             return
-        if kind in ("", "+ACK", "+OK"):
-            self._settle(sequence, number)
+        if kind in ("", "+ACK", "+OK", "+TERM"):
+            self._settle(sequence)
         elif kind == "-NAK":
             delay = 0.0
             if rest.strip():
@@ -490,29 +497,30 @@ class Consumer:
                     fields = {}
                 delay = int(fields.get("delay") or 0) / NANOSECONDS
             self._nak(sequence, delay)
-        elif kind == "+WPI":
-            if sequence in self.pending:
-                self.pending[sequence].since = self._post.time()
-                self._later.pop(sequence, None)
-        elif kind == "+TERM":
-            self._settle(sequence, number)
+        elif kind == "+WPI" and sequence in self.pending:
+            self.pending[sequence].since = self._post.time()
+            self._later.pop(sequence, None)
         self.pump()
 
-    def _settle(self, sequence: int, number: int) -> None:
+    def _settle(self, sequence: int) -> None:
+        """It is acknowledged."""
         self._acked_ns = self._post.now_ns()
+        known = self.pending.get(sequence)
+        if known is None:
+            return
         if self._acks == "all":
             for earlier in [s for s in self.pending if s <= sequence]:
                 self._drop(earlier)
                 self._done(earlier)
-            if number > self.floor[0]:
-                self.floor = (number, max(sequence, self.floor[1]))
+            self.floor = (max(known.number, self.floor[0]), max(sequence, self.floor[1]))
             return
-        known = self.pending.get(sequence)
-        if known is None:
-            return
-        number = known.number
-        self._drop(sequence)
+        self._close(sequence)
         self._done(sequence)
+
+    def _close(self, sequence: int) -> None:
+        """No ack of it is waited for any more."""
+        number = self.pending[sequence].number
+        self._drop(sequence)
         if not self.pending:
             self.floor = (self._number, max(self.delivered[1], self.floor[1]))
         elif number == self.floor[0] + 1:
@@ -576,7 +584,8 @@ class Consumer:
     # --- what happens to it ----------------------------------------------------------
 
     def _watch_interest(self) -> None:
-        if self.gone:
+        self._watching = bool(self._threshold) and not self.gone
+        if not self._watching:
             return
         now = self._post.time()
         subject = self.config.get("deliver_subject")
@@ -602,6 +611,8 @@ class Consumer:
         """Its server has started again: what was asked of it is forgotten."""
         self.waiting.clear()
         self.stalled = False
+        self._under_way = 0
+        self._flow = ""
         self._again = deque(sorted(self.pending))
         for sequence in self._again:
             self.deliveries.setdefault(sequence, 1)

@@ -43,19 +43,19 @@ class Peer:
 
 
 class Core:
-    """``take``: asked of each message first; so JetStream gets its own. ``lost_interest`` and
-    ``found_interest`` are told of subjects."""
+    """``take`` is asked of each message first: so JetStream gets its own. ``found_interest`` is
+    told of each subject that somebody subscribes to."""
 
     def __init__(self, chance: random.Random, *, max_payload: int = 8 * 1024 * 1024) -> None:
         self.max_payload = max_payload
-        self.takers: list[Taker] = []
+        self.take: Taker = lambda subject, reply, headers, payload: False
         self.found_interest: Callable[[str], None] = lambda subject: None
         self._chance = chance
         self.peers: list[Peer] = []
         self._literal: dict[str, list[Sub]] = {}
         self._star: dict[str, list[Sub]] = {}
         """Patterns like ``a.b.*``, as every client has one for its answers, by ``a.b``."""
-        self._patterns: list[Sub] = []
+        self._patterns: dict[str, list[Sub]] = {}
 
     def accept(self, send: Send, close: Callable[[str], None], host: str = "") -> Peer:
         peer = Peer(send, close, host)
@@ -79,9 +79,10 @@ class Core:
         if not is_valid(subject):
             peer.close("invalid subject")
             return
-        sub = Sub(peer, sid, subject, queue)
-        peer.subs[sid] = sub
-        self._shelf(subject).append(sub)
+        self.unsubscribe(peer, sid)
+        sub = peer.subs[sid] = Sub(peer, sid, subject, queue)
+        shelves, key = self._place(subject)
+        shelves.setdefault(key, []).append(sub)
         self.found_interest(subject)
 
     def unsubscribe(self, peer: Peer, sid: int, after: int = 0) -> None:
@@ -99,9 +100,7 @@ class Core:
         if len(headers) + len(payload) > self.max_payload:
             peer.close("maximum payload violation")
             return
-        found = False
-        for take in self.takers:
-            found = take(subject, reply, headers, payload) or found
+        found = self.take(subject, reply, headers, payload)
         found = bool(self.route(subject, reply, headers, payload)) or found
         if not found and reply:
             words = f"NATS/1.0 503\r\nNats-Subject: {subject}\r\n\r\n"
@@ -113,7 +112,7 @@ class Core:
         """All, of a queue group one."""
         found = list(self._literal.get(subject, ()))
         found += self._star.get(subject.rpartition(".")[0], ())
-        found += [s for s in self._patterns if matches(s.subject, subject)]
+        found += self._by_pattern(subject)
         if any(s.queue for s in found):
             groups: dict[str, list[Sub]] = {}
             for sub in found:
@@ -125,11 +124,9 @@ class Core:
 
     def interest(self, subject: str, *, exact: bool = False) -> bool:
         """Whether somebody listens; ``exact``: to the very subject, by no pattern."""
-        if exact or self._literal.get(subject):
-            return bool(self._literal.get(subject))
-        return bool(self._star.get(subject.rpartition(".")[0])) or any(
-            matches(s.subject, subject) for s in self._patterns
-        )
+        if exact or subject in self._literal:
+            return subject in self._literal
+        return subject.rpartition(".")[0] in self._star or bool(self._by_pattern(subject))
 
     def route(
         self, subject: str, reply: str, headers: bytes, payload: bytes, to: str | None = None
@@ -143,19 +140,25 @@ class Core:
                 self._remove(sub)
         return len(found)
 
-    def _shelf(self, subject: str) -> list[Sub]:
+    def _by_pattern(self, subject: str) -> list[Sub]:
+        found = [subs for pattern, subs in self._patterns.items() if matches(pattern, subject)]
+        return [sub for subs in found for sub in subs]
+
+    def _place(self, subject: str) -> tuple[dict[str, list[Sub]], str]:
+        """Where subscriptions to it are kept, and under which key."""
         if not is_pattern(subject):
-            return self._literal.setdefault(subject, [])
+            return self._literal, subject
         prefix, _, last = subject.rpartition(".")
         if last == "*" and prefix and not is_pattern(prefix):
-            return self._star.setdefault(prefix, [])
-        return self._patterns
+            return self._star, prefix
+        return self._patterns, subject
 
     def _remove(self, sub: Sub) -> None:
-        sub.peer.subs.pop(sub.sid, None)
-        shelf = self._shelf(sub.subject)
+        if sub.peer.subs.get(sub.sid) is sub:
+            del sub.peer.subs[sub.sid]
+        shelves, key = self._place(sub.subject)
+        shelf = shelves.get(key, [])
         if sub in shelf:
             shelf.remove(sub)
-        if not shelf:
-            self._literal.pop(sub.subject, None)
-            self._star.pop(sub.subject.rpartition(".")[0], None)
+            if not shelf:
+                del shelves[key]

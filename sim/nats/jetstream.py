@@ -46,8 +46,9 @@ _STREAM_FIELDS = {
 class JetStream:
     """``clustered``: three servers, s1 to s3, each with a copy of each stream.
 
-    ``post`` is how its consumers reach their clients. ``version`` stands in metadata;
-    ``name_of``: makes the name of a consumer that has none.
+    ``post`` is how its consumers reach their clients, ``respond(reply, answer)`` how requests are
+    answered. ``version`` stands in metadata; ``new_name`` makes the name of a consumer that has
+    none; ``alive`` tells which servers there are at present.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class JetStream:
         respond: Callable[[str, bytes], None],
         version: str,
         new_name: Callable[[], str],
+        alive: Callable[[], list[str]] = lambda: ["s1"],
         clustered: bool = False,
     ) -> None:
         self.streams: dict[str, Stream] = {}
@@ -70,6 +72,7 @@ class JetStream:
         self._post = post
         self._respond = respond
         self._new_name = new_name
+        self._alive = alive
         self._handlers: dict[str, Callable[[list[str], bytes], Answer]] = {
             "INFO": self._account_info,
             "STREAM.CREATE": self._stream_create,
@@ -83,7 +86,7 @@ class JetStream:
             "STREAM.MSG.DELETE": self._message_delete,
             "STREAM.LEADER.STEPDOWN": self._step_down,
             "CONSUMER.CREATE": self._consumer_create,
-            "CONSUMER.DURABLE.CREATE": self._consumer_create_durable,
+            "CONSUMER.DURABLE.CREATE": self._consumer_create,
             "CONSUMER.INFO": self._consumer_info,
             "CONSUMER.DELETE": self._consumer_delete,
             "CONSUMER.LIST": self._consumer_list,
@@ -146,7 +149,7 @@ class JetStream:
         consumer = self.consumers.get(tokens[2], {}).get(tokens[3])
         if consumer is None:
             return False
-        consumer.ack(int(tokens[5]), int(tokens[6]), payload, reply)
+        consumer.ack(int(tokens[5]), payload, reply)
         if reply and not payload.startswith(b"+NXT"):
             self._core.route(reply, "", b"", b"")
         return True
@@ -332,7 +335,7 @@ class JetStream:
     def delete(self, name: str) -> None:
         for consumer in list(self.consumers.pop(name).values()):
             consumer.delete()
-        del self.streams[name]
+        del self.streams[name], self.leaders[name]
 
     def _stream_purge(self, rest: list[str], payload: bytes) -> Answer:
         stream = self._stream(rest[0])
@@ -458,9 +461,6 @@ class JetStream:
             raise errors.consumer_not_found()
         return found
 
-    def _consumer_create_durable(self, rest: list[str], payload: bytes) -> Answer:
-        return self._consumer_create(rest, payload)
-
     def _consumer_create(self, rest: list[str], payload: bytes) -> Answer:
         stream = self._stream(rest[0])
         request = _object(payload)
@@ -473,7 +473,10 @@ class JetStream:
             if action == "update":
                 raise ApiError(400, 10149, "consumer does not exist")
             self._check_work_queue(stream, config)
-            consumer = self.add_consumer(stream, name, config)
+            alive = self._alive()
+            server = alive[len(self.consumers[stream.name]) % len(alive)]
+            consumer = Consumer(stream, name, config, self._post, server)
+            self.consumers[stream.name][name] = consumer
             self._post.after(0, consumer.pump)
             return self._describe(consumer)
         if action == "create" and known.config != config:
@@ -487,14 +490,6 @@ class JetStream:
         if not config.get("filter_subject") and not config.get("filter_subjects"):
             words = "multiple non-filtered consumers not allowed on workqueue stream"
             raise ApiError(400, 10099, words)
-
-    def add_consumer(self, stream: Stream, name: str, config: dict[str, Any]) -> Consumer:
-        server = ""
-        if self.clustered:
-            server = f"s{1 + len(self.consumers[stream.name]) % 3}"
-        consumer = Consumer(stream, name, config, self._post, server)
-        self.consumers[stream.name][name] = consumer
-        return consumer
 
     def forget(self, consumer: Consumer) -> None:
         """It has ended by itself."""
@@ -516,6 +511,7 @@ class JetStream:
         if now and to != now and self._core.interest(now, exact=True):
             raise ApiError(400, 10013, "consumer name already in use")
         consumer.config = config
+        consumer.changed()
         consumer.pump()
 
     def _consumer_config(

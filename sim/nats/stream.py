@@ -386,10 +386,17 @@ class Stream:
         """As if what came after had never been."""
         for sequence in self._order[bisect_right(self._order, last) :]:
             self.remove(sequence)
-        self._ids = {i: x for i, x in self._ids.items() if x[0] <= last}
         self.last = last
         self.first = self._order[0] if self._order else (last + 1 if last else 0)
+        self._forget_the_future()
         self.changed()
+
+    def _forget_the_future(self) -> None:
+        self._ids = {i: x for i, x in self._ids.items() if x[0] <= self.last}
+        end = self._messages.get(self.last)
+        self.last_ns = 0 if end is None else end.time_ns
+        words = {} if end is None else decode_headers(end.headers)
+        self._last_id = words.get("Nats-Msg-Id", "")
 
     def image(self) -> tuple[int, int, dict[int, tuple[Message, float]]]:
         """All that it holds, for :meth:`restore`."""
@@ -407,6 +414,7 @@ class Stream:
             insort(self._of.setdefault(message.subject, []), message.sequence)
         self._until = {n: t for n, t in self._until.items() if n in held}
         self.bytes = sum(self._size(m) for m in self._messages.values())
+        self._forget_the_future()
         self.changed()
 
 

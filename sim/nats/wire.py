@@ -102,7 +102,7 @@ class SimWire:
 
     def _note_sending(self, command: Pub) -> bool:
         subject = command.subject
-        what = "request" if subject.startswith(("$JS.", "_")) else "publish"
+        what = "request" if subject.startswith(("$", "_")) else "publish"
         return self._dialer.watch(what, subject, command.headers)
 
     async def aclose(self) -> None:

@@ -194,6 +194,15 @@ async def test_headers_are_handed_on_as_they_are(a: Connection) -> None:
     assert list(message.headers) == list(headers)
 
 
+async def test_the_end_of_a_subscription_is_the_end_of_no_other(a: Connection) -> None:
+    word = token()
+    wide, widest, narrow = Inbox(a, f"{word}.*"), Inbox(a, f"{word}.>"), Inbox(a, f"{word}.x")
+    for ended in (narrow, widest):
+        a.unsubscribe(ended.sid)
+        a.publish(f"{word}.x", b"1")
+        assert (await wide.next()).payload == b"1"
+
+
 async def test_a_subscription_with_a_maximum_ends_after_so_many_messages(a: Connection) -> None:
     inbox = Inbox(a)
     a.publish(inbox.subject, b"1")

@@ -122,7 +122,7 @@ async def test_history_is_whole_though_each_server_in_turn_is_behind(
             await publish(log, range(first, first + 10))
             found = [e.sequence async for e in log.history(1)]
             assert found == list(range(1, first + 10))
-            world.server.catch_up()
+            world.server.catch_up(behind)
 
 
 async def test_while_nobody_leads_nothing_is_taken_and_nothing_lost(
@@ -157,12 +157,13 @@ async def test_after_a_power_failure_who_knows_more_than_the_log_is_told(
         async with log.subscribe(9) as subscription:
             loss = world.server.power_failure()
             assert loss is not None
-            assert (loss.kept, [e.sequence for _, e in loss.lost]) == (5, [6, 7, 8, 9])
+            assert 5 <= loss.kept < 9
+            assert [e.sequence for _, e in loss.lost] == list(range(loss.kept + 1, 10))
             world.server.start()
             with pytest.raises(LogReset) as reset, trio.fail_after(60):
                 await subscription.receive()
         assert reset.value.reason is ResetReason.BEHIND
-        assert await log.publish_one(message(9), 5) == Ack(6)
+        assert await log.publish_one(message(9), 5) == Ack(loss.kept + 1)
 
 
 async def test_a_publish_that_is_dropped_is_in_doubt_and_one_that_is_refused_is_not(
