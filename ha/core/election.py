@@ -224,7 +224,8 @@ class Election:
         self._stepping_down = self._is_mine
 
     def learned(self, term: int) -> None:
-        """A log holds a message of another process with this term."""
+        """A log holds a term that none of ours may be below, and of another process if it is the
+        same."""
         self.term = max(self.term, term)
         self._foreign = max(self._foreign, term)
         if self._is_mine and self.record is not None and self.record.term <= term:

@@ -544,8 +544,8 @@ class Committer:
         mandate = self.rule.mandate
         if opening is None or mandate is None or mandate.held != opening.term:
             return inf
-        if self.rule.is_open(self._fold.term) or not self._log.connected:
-            return inf  # the connection tells when it is back
+        if self._fold.term.number >= opening.term or not self._log.connected:
+            return inf  # it is open, or can never be; the connection tells when it is back
         return opening.again_at
 
     def _may_write(self) -> bool:

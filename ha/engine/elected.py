@@ -117,7 +117,8 @@ class Elected(Standing):
         return record.term
 
     def learned(self, term: int, *, lost: bool) -> None:
-        if term > self._election.term or self.held == term:
+        held = self.held
+        if term > self._election.term or (held is not None and held <= term):
             self._election.learned(term)
             self._wake.set()
 

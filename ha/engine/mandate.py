@@ -29,8 +29,8 @@ class Mandate(Protocol):
         ...
 
     def learned(self, term: int, *, lost: bool) -> None:
-        """A log holds a term of another process, not below the one that this node may have.
-        ``lost``: it came after this node had opened its own."""
+        """A log holds a term that is above the one that this node may have, or the same one of
+        another process. ``lost``: another has come after this node had opened its own."""
         ...
 
     def on_change(self, callback: Callable[[], None]) -> None:
@@ -78,10 +78,10 @@ class Rule:
         ours = self.is_ours(term)
         if ours:
             self._opened = max(self._opened, term.number)
-        elif term.number >= mandate.held:
-            mandate.learned(term.number, lost=self._opened > 0)
-            return None
-        if ours and term.number >= mandate.held:
+            if term.number == mandate.held:
+                return None
+        if term.number >= mandate.held:
+            mandate.learned(term.number, lost=self._opened > 0 and not ours)
             return None
         if (
             self.opening is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from sim.checkers.folds import FoldHistory, Rows
@@ -15,7 +16,7 @@ def check_undos(history: FoldHistory, calls: Sequence[Call]) -> list[str]:
     since, and whatever raced with it; any other row is as it was before n, or as it was."""
     problems: list[str] = []
     for call in calls:
-        if call.undone and call.outcome == "not_found" and call.undone in history.meanings:
+        if call.outcome == "not_found" and _is_there(history, call.undone):
             problems.append(f"{call.undone} is in the log: {call}")
         if not call.undone or call.outcome != OK or not call.sequence:
             continue
@@ -35,6 +36,13 @@ def check_undos(history: FoldHistory, calls: Sequence[Call]) -> list[str]:
         if touched and call.what.startswith("UNDOE"):
             problems.append(f"an undo of {call.undone} changed the rows {touched} too: {call}")
     return problems
+
+
+def _is_there(history: FoldHistory, sequence: int) -> bool:
+    """A transaction that counts, and that no other base has come in place of."""
+    meaning = history.meanings.get(sequence)
+    counts = meaning is not None and meaning.counts and meaning.kind == "tx"
+    return counts and history.rebased == math.inf
 
 
 def _rows(history: FoldHistory, sequence: int) -> dict[object, tuple[object, ...]]:

@@ -12,6 +12,7 @@ import trio
 from trio.testing import MockClock
 
 from ha.core.changeset import Kind, decode
+from ha.core.election import Record
 from ha.core.errors import Code, HaError
 from ha.engine.appointed import Appointed
 from ha.engine.elected import Elected, ElectionOptions
@@ -352,3 +353,25 @@ async def test_of_two_static_leaders_the_later_one_stays(autojump_clock: MockClo
             assert one.lead.role is Role.NONE
             await trio.sleep(10)
             assert two.node.database.fold.term.number == 2
+
+
+@pytest.mark.timeout(20)
+async def test_a_bucket_that_has_lost_a_term_gives_a_higher_one(autojump_clock: MockClock) -> None:
+    """A power failure may take from the bucket what the log still has."""
+    stream = MemoryStream(epoch="test")
+    async with open_led(stream, "n1") as led:
+        await led.lead.wait_for_leader(10)
+        await led.node.run("CREATE TABLE t(id INTEGER PRIMARY KEY)")
+        keys = led.broker.keys("election")
+        early = await keys.get("leader")
+        assert early is not None
+        assert early.value is not None
+        free = replace(Record.from_bytes(early.value), holder="")
+        await keys.put("leader", free.to_bytes())  # so that it takes the next one
+        await trio.sleep(2 * LEASE)
+        await led.node.run("INSERT INTO t VALUES (1)")
+        assert led.node.database.fold.term.number == 2
+        await keys.put("leader", early.value)
+        await trio.sleep(LEASE)
+        assert await led.outcome("INSERT INTO t VALUES (2)") is None
+        assert led.node.database.fold.term.number == 3

@@ -8,11 +8,14 @@ from typing import Any
 import pytest
 import trio
 
+from ha.core.changeset import ChangeSet, Kind, Origin
 from ha.core.errors import Code, HaError
+from ha.core.parts import encode_all
 from ha.engine.operations import NodeOperations
 from ha.log.api import Outgoing
 from sim.cluster import Cluster, Gone
 from sim.letters import let_pass
+from sim.nats.stream import Stream
 from tests.support.simulated import outcome, play, process, ready, session
 
 
@@ -411,3 +414,43 @@ def test_what_was_acknowledged_and_is_lost_before_it_was_read_stops_nobody() -> 
             assert (await session(cluster, name).execute("SELECT * FROM t")).rows == [(2,)]
 
     play(script, durable_broker=False)
+
+
+def test_a_leader_whose_term_is_over_waits_for_its_bucket_without_spinning() -> None:
+    """The log has a higher term, and the bucket does not answer who may take the next one."""
+
+    async def script(cluster: Cluster) -> None:
+        leader = next(p for p in cluster.serving() if p.leads)
+        one = session(cluster, leader.node.name)
+        await one.execute("CREATE TABLE t(x)")
+        await ready(cluster)
+        server, publish = cluster.server, cluster.server._publish
+
+        def without_keys(stream: Stream, *rest: Any) -> None:
+            if not stream.name.startswith("KV_"):
+                publish(stream, *rest)
+
+        setattr(server, "_publish", without_keys)  # noqa: B010
+        database = leader.database
+        foreign = ChangeSet(
+            node="n9",
+            process_id=9,
+            database_id=database.committer.database_id,
+            changes=(),
+            timestamp_ns=0,
+            kind=Kind.TERM,
+            origin=Origin("n9", 9, 1),
+            uuid=database.fold.position.uuid,
+            term=database.fold.term.number + 1,
+        )
+        payload = encode_all(foreign, 10_000)[0]
+        await trio.sleep(2)
+        server.append(database.log.subject, Outgoing("foreign", payload))
+        said = await outcome(one.execute("INSERT INTO t VALUES (1)"))
+        assert said in ("not_written", "no_leader", "not_leader")
+        setattr(server, "_publish", publish)  # noqa: B010
+        with trio.fail_after(60):
+            while not any(p.leads for p in cluster.serving()):  # noqa: ASYNC110
+                await trio.sleep(0.5)
+
+    play(script, lease=5.0, publish_timeout=1.0)
