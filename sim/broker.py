@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import trio
@@ -30,13 +31,23 @@ from sim.trace import Trace
 from sim.world import EPOCH_NS
 
 SERVERS = ("s1", "s2", "s3")
+_ADMINISTRATION = 0.05
+"""Seconds that a new consumer takes in a cluster, on average."""
+_STORE_FAILED = 10077
+_REFUSALS = (
+    (10023, "insufficient resources"),
+    (_STORE_FAILED, "error opening msg block file"),
+    (10008, "JetStream system temporarily unavailable"),
+)
+"""What is said of a message that was not stored; after the second it may be there all the same."""
 
 
 @dataclass(slots=True)
 class BrokerFaults:
     """Rates are chances a message. Times in seconds.
 
-    ``refuse``: the broker has no room; ``drop``: it loses a publish without a word; ``lose_ack``
+    ``refuse``: the broker cannot store it; ``drop``: it loses a publish, or a request, without a
+    word; ``lose_ack``
     and ``late_ack`` concern its answers, PubAcks above all; ``stall``: a consumer stands still for
     a while; ``repeat``: it delivers a message twice; ``gap``: one of its messages is lost on the
     way; ``replay``: a publish arrives once more, up to ``replay_delay`` seconds later, beyond the
@@ -135,6 +146,8 @@ class Server:
             clustered=clustered,
         )
         self._clients = 0
+        self._proposed: list[Callable[[], None]] = []
+        """What came while nobody led."""
         self._synced = 0
         self._images: dict[str, tuple[int, int, Any]] = {}
         """What the other streams held when they were synced last."""
@@ -198,18 +211,41 @@ class Server:
 
     def _take(self, subject: str, reply: str, headers: bytes, payload: bytes) -> bool:
         if subject.startswith("$JS."):
-            if not self.leader and not subject.startswith(("$JS.ACK.", "$JS.FC.")):
-                return True
-            return self.js.request(subject, reply, headers, payload)
+            return self._request(subject, reply, headers, payload)
         if subject.startswith("_"):
             return False
         stream = self.js.stream_for(subject)
         if stream is None:
             return False
         if not self.leader:
-            return self.chance.random() < 0.5
+            heard = self.chance.random() < 0.5
+            if heard:
+                self._proposed.append(
+                    partial(self._publish, stream, subject, reply, headers, payload)
+                )
+            return heard
         self._publish(stream, subject, reply, headers, payload)
         return True
+
+    def _request(self, subject: str, reply: str, headers: bytes, payload: bytes) -> bool:
+        """Of JetStream's own subjects. Without a leader nobody answers."""
+        faults, chance = self.faults, self.chance
+        if not self.leader and not subject.startswith("$JS.FC."):
+            return True
+        if faults.drop and chance.random() < faults.drop:
+            self.struck += 1
+            return True
+        if self.clustered and subject.startswith("$JS.API.CONSUMER.CREATE."):
+            # It goes through the leader of the cluster's own administration.
+            failures = self.failures
+
+            def serve() -> None:
+                if self.up and self.leader and failures == self.failures:
+                    self.js.request(subject, reply, headers, payload)
+
+            self.after(chance.expovariate(1 / _ADMINISTRATION), serve)
+            return True
+        return self.js.request(subject, reply, headers, payload)
 
     def _publish(
         self, stream: Stream, subject: str, reply: str, headers: bytes, payload: bytes
@@ -226,8 +262,11 @@ class Server:
         if said == "refuse" or (faults.refuse and chance.random() < faults.refuse):
             self.struck += 1
             self.trace.event("log", "refused", message_id, message_id)
-            error = ApiError(503, 10023, "insufficient resources")
-            self._reply(reply, _failed(stream, error))
+            refusal = _REFUSALS[0] if said else chance.choice(_REFUSALS)
+            if refusal[0] == _STORE_FAILED and chance.random() < 0.5:
+                with suppress(ApiError):  # it failed on one server, and not on the others
+                    self._store(stream, subject, headers, payload)
+            self._reply(reply, _failed(stream, ApiError(503, *refusal)))
             return
         if faults.replay and chance.random() < faults.replay:
             self.struck += 1
@@ -373,6 +412,7 @@ class Server:
     def stop(self) -> None:
         """The process of the broker ends; what it has stored in files stays."""
         self.up = False
+        self._proposed.clear()
         self.trace.event("log", "stopped")
         self._copies.clear()
         for peer in list(self.core.peers):
@@ -452,6 +492,10 @@ class Server:
         self.leader = True
         self.clock_offset += clock_offset
         self.trace.event("log", "leader elected")
+        # Of what the former leader had proposed, the new one may commit the beginning.
+        proposed, self._proposed = self._proposed, []
+        for store in proposed[: self.chance.randint(0, len(proposed))]:
+            store()
 
     def lose_server(self, host: str) -> None:
         """One of three is gone, with its connections and what lived in its memory."""

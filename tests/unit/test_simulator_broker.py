@@ -176,7 +176,7 @@ async def test_a_publish_that_is_dropped_is_in_doubt_and_one_that_is_refused_is_
             await log.publish_one(message(1), 2)
         assert not isinstance(dropped.value, NotSent | Refused)
         world.server.faults.clear()
-        world.server.faults.refuse = 1.0
+        world.server.censor = lambda message_id: "refuse"
         with pytest.raises(Refused, match="insufficient resources"):
             await log.publish_one(message(2), 2)
 
