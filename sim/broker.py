@@ -87,10 +87,11 @@ class Loss:
 class Server:
     """``name``: of the nodes' stream. ``durable``: it syncs before each ack (``--durability
     full``); else every ``sync_interval`` seconds, and a power failure takes what came after.
-    ``clustered``: there are three, s1 to s3, of which one leads all streams; a consumer without
+    ``clustered``: there are three, s1 to s3, of which one leads each stream; a consumer without
     replicas lives on one of them, and reads the copy there. ``max_message``: bytes that a message
-    of the stream may have, which is then there before the first node comes, as one that another
-    program has made. ``version``: that it says it has. ``clock``: seconds.
+    of the nodes' stream may have; that is then there before the first node comes, as one that
+    another program has made, and keeps a message for ``max_age`` seconds, 0 for ever.
+    ``version``: that it says it has. ``clock``: seconds.
     """
 
     def __init__(
@@ -106,6 +107,7 @@ class Server:
         dedupe_window: float = 120.0,
         max_message: int | None = None,
         max_payload: int = 8 * 1024 * 1024,
+        max_age: float = 0.0,
         version: str = "2.15.1",
         clock: Callable[[], float] = trio.current_time,
     ) -> None:
@@ -162,7 +164,8 @@ class Server:
                 "allow_direct": True,
                 "num_replicas": 3 if clustered else 1,
                 "max_msg_size": -1 if max_message is None else max_message,
-                "duplicate_window": int(dedupe_window * 1e9),
+                "max_age": int(max_age * 1e9),
+                "duplicate_window": int(min(dedupe_window, max_age or dedupe_window) * 1e9),
                 "metadata": {},
             }
             self.js.create(config)

@@ -38,6 +38,7 @@ from sim.world import EPOCH_NS, World, actor
 
 T = TypeVar("T")
 DATABASE = "ha.db"
+_A_DAY = 86_400.0
 STOP_BOUND = 30.0
 """Seconds after which whoever runs the node kills it, if it does not stop by itself."""
 
@@ -177,6 +178,7 @@ class Process:
             self.node.name,
             stream=server.name,
             replicas=3 if server.clustered else 1,
+            max_age=self.node.cluster.plan.max_age or _A_DAY,
         )
         chance = self.node.cluster.world.chance(f"tokens {self.label}")
         return JetStreamBroker(options, rng=chance, dialer=server.dialer(self.link, self._on_io))
@@ -435,6 +437,7 @@ class Cluster:
             dedupe_window=plan.dedupe_window,
             max_message=None if plan.max_payload >= 1 << 20 else plan.max_payload + HEADER_ROOM,
             max_payload=(1 << 20) + HEADER_ROOM,
+            max_age=plan.max_age,
             version=plan.nats_version,
             clock=lambda: world.clock.now,
         )

@@ -409,7 +409,7 @@ class _Judge:
         problems: list[str] = []
         if "undo" in plan.workloads and not (self._cluster.server.losses and plan.asynchronous):
             for era in past.eras(fold, calls):
-                problems += check_undos(era.fold, era.calls)
+                problems += check_undos(era.fold, era.calls, complete=not plan.max_age)
         first = past.first_era(fold, calls)
         if plan.lease:
             problems += check_reads(first.fold, with_latest(first.calls))
