@@ -2,7 +2,8 @@
 
 The stream forgets messages of all databases alike. Of a quiet database none may be missing
 although the stream begins beyond its position. What tells: the newest snapshot, since what the
-stream forgets a snapshot holds; and the positions of other nodes, which their consumers show.
+stream forgets a snapshot holds; and the positions that nodes had reached, which their consumers
+show.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ import apsw
 import trio
 
 from ha.core.errors import Code, HaError
-from ha.core.naming import durable_name
 from ha.engine.identity import Mismatch
 from ha.engine.snapshots import SnapshotInfo, fetch_snapshot, newest_of, settle_position
 from ha.log.api import LogError, LogState
+from ha.log.durable import shown_position
 from ha.store import control
 from ha.store.sqlite_errors import from_sqlite
 
@@ -102,15 +103,12 @@ async def _is_false_alarm(database: Database, state: LogState, missing: int) -> 
 
 
 async def _forgotten_position(database: Database, state: LogState, applied: int) -> int | None:
-    """Another node stands at a message that came after ours, and that the stream has forgotten."""
-    own = durable_name(database.id, database.options.commit.node)
+    """Some node stood, or stands, at a message that came after the last one in this file, and that
+    the stream has forgotten. It may be this one: then its file has lost its end."""
     best = applied
     for consumer in await database.broker.consumers(database.id):
-        if consumer.get("name") == own:
-            continue
-        floor = consumer.get("ack_floor")
-        reached = floor.get("stream_seq") if isinstance(floor, dict) else None
-        if isinstance(reached, int) and reached < state.first:
+        reached = shown_position(consumer)
+        if reached is not None and reached < state.first:
             best = max(best, reached)
     return best if best > applied else None
 

@@ -28,7 +28,22 @@ _log = logging.getLogger("ha.log")
 _INTERVAL = 0.5  # at least this long between two moves
 _RETRY = 2.0
 _RESET_SINCE = (2, 14)
-_POSITION, _FLOOR = "ha.position", "ha.floor"
+_POSITION, _FLOOR, _START = "ha.position", "ha.floor", "ha.start"
+
+
+def shown_position(info: dict[str, object]) -> int | None:
+    """Up to where the node of a durable consumer has applied the log, as its consumer info tells.
+
+    None: it does not. A new consumer stands before the first message that the stream has, which
+    says nothing of its node, nor of whether messages were there that it would have got.
+    """
+    floor, config = info.get("ack_floor"), info.get("config")
+    if not isinstance(floor, dict) or not isinstance(config, dict):
+        return None
+    position = int(floor["stream_seq"])
+    start = (config.get("metadata") or {}).get(_START)
+    moved = int(floor["consumer_seq"]) > 0 if start is None else position > int(start)
+    return position if moved else None
 
 
 class Durable:
@@ -83,7 +98,7 @@ class Durable:
         except JetStreamError as error:
             if error.code != js_api.CONSUMER_NOT_FOUND:
                 raise
-            config |= await self._deliver_policy(timeout)
+            config |= await self._beginning(timeout)
             info = await self._api.retry(
                 f"CONSUMER.CREATE.{path}.{self._subject}",
                 {"stream_name": self._stream, "config": config, "action": ""},
@@ -114,12 +129,17 @@ class Durable:
         self._floor = (position, floor)
         self._wanted.set()
 
-    async def _deliver_policy(self, timeout: float) -> dict[str, object]:
-        """``new`` and ``last`` as the sequence that they mean now: only such can be moved."""
+    async def _beginning(self, timeout: float) -> dict[str, object]:
+        """The deliver policy: ``new`` and ``last`` as the sequence that they mean now, since only
+        such can be moved. In the metadata stands where that is."""
         policy = self._deliver.get("deliver_policy")
-        if policy not in ("new", "last"):
+        if policy == "by_start_sequence":
+            return {**self._deliver, **_begins_at(int(str(self._deliver["opt_start_seq"])))}
+        if policy not in ("all", "new", "last"):
             return self._deliver
         info = await self._api.retry(f"STREAM.INFO.{self._stream}", timeout=timeout)
+        if policy == "all":
+            return {**self._deliver, **_begins_at(int(info["state"]["first_seq"]))}
         start = int(info["state"]["last_seq"]) + 1
         if policy == "last":
             with suppress(JetStreamError):
@@ -129,7 +149,8 @@ class Durable:
                     timeout=timeout,
                 )
                 start = int(last["message"]["seq"])
-        return {"deliver_policy": "by_start_sequence", "opt_start_seq": start}
+        config: dict[str, object] = {"deliver_policy": "by_start_sequence", "opt_start_seq": start}
+        return {**config, **_begins_at(start)}
 
     async def run(self) -> None:
         """Let it follow the marks, until it is deleted."""
@@ -237,6 +258,10 @@ class Durable:
         except LogError:
             pass
         return False
+
+
+def _begins_at(sequence: int) -> dict[str, object]:
+    return {"metadata": {_START: str(max(sequence - 1, 0))}}
 
 
 def _sequence_of(ack_subject: bytes) -> int:

@@ -454,3 +454,88 @@ def test_a_leader_whose_term_is_over_waits_for_its_bucket_without_spinning() -> 
                 await trio.sleep(0.5)
 
     play(script, lease=5.0, publish_timeout=1.0)
+
+
+def test_a_quiet_database_lacks_nothing_though_a_new_node_stands_where_the_stream_begins() -> None:
+    """Others have written much since its last message, and the stream has forgotten that."""
+
+    async def script(cluster: Cluster) -> None:
+        one = session(cluster, "n1")
+        await one.execute("CREATE TABLE t(x)")
+        await ready(cluster)
+        server = cluster.server
+        databases = process(cluster, "n1").databases
+        assert databases is not None
+        await NodeOperations(databases).take_snapshot(None)
+        for number in range(20):
+            server.append(f"{server.name}.other_db", Outgoing(f"other-{number}", b"{}"))
+        assert server.stream is not None
+        server.stream.purge(before=server.last - 5)
+        new = process(cluster, "n2")
+        new.crash()
+        await new.ended.wait()
+        cluster.nodes["n2"].disk.wipe()
+        for name, consumer in list(server.js.consumers[server.name].items()):
+            if name.endswith("_n2"):
+                server.js.forget(consumer)
+        with trio.fail_after(60):
+            while not _is_ready(cluster, "n2"):  # noqa: ASYNC110
+                await trio.sleep(0.5)
+        await trio.sleep(5)
+        old = process(cluster, "n1")
+        old.shutdown.set()
+        await old.ended.wait()
+        with trio.fail_after(60):
+            while not _is_ready(cluster, "n1"):  # noqa: ASYNC110
+                await trio.sleep(0.5)
+        await session(cluster, "n1").execute("INSERT INTO t VALUES (1)")
+
+    play(script)
+
+
+def _is_ready(cluster: Cluster, name: str) -> bool:
+    found = cluster.process(name)
+    return (
+        found is not None
+        and found.serving
+        and found.databases is not None
+        and (found.databases.not_ready() is None)
+    )
+
+
+def test_a_node_knows_from_its_own_consumer_that_its_file_has_lost_its_end() -> None:
+    """The log has let go of what the power took: without it the file is no state of the log."""
+
+    async def script(cluster: Cluster) -> None:
+        node = cluster.nodes["n1"]
+        one = session(cluster, "n1")
+        await one.execute("CREATE TABLE t(x)")
+        databases = process(cluster, "n1").databases
+        assert databases is not None
+        await NodeOperations(databases).take_snapshot(None)
+        snapshots = next(s for n, s in cluster.server.js.streams.items() if n.startswith("OBJ_"))
+        early = snapshots.image()
+        process(cluster, "n1").database.store.executor.raw.wal_checkpoint()
+        for number in range(10):
+            await one.execute("INSERT INTO t VALUES (?)", [number])
+        await trio.sleep(5)  # its consumer follows
+        node.disk.chance = Forgetful(0)
+        process(cluster, "n1").crash(power=True)
+        server = cluster.server
+        snapshots.restore(early)
+        assert server.stream is not None
+        for number in range(3):
+            server.append(f"{server.name}.other_db", Outgoing(f"other-{number}", b"{}"))
+        server.stream.purge(before=server.last)
+        await trio.sleep(30)
+        while process(cluster, "n1").databases is None:  # noqa: ASYNC110
+            await trio.sleep(0.5)
+        databases = process(cluster, "n1").databases
+        assert databases is not None
+        assert "lacks messages up to 12" in (databases.not_ready() or "")
+        with pytest.raises(HaError, match="lacks messages"):
+            await session(cluster, "n1").execute("INSERT INTO t VALUES (99)")
+        await NodeOperations(databases).rebase(None)
+        await session(cluster, "n1").execute("INSERT INTO t VALUES (99)")
+
+    play(script, nodes=1)
