@@ -48,7 +48,7 @@ class OrderedConsumer:
 
     ``position``: of the last message that came from the server (it may wait here), or
     ``after``. ``floor``: there was no further one up to there, as far as is known; the stream
-    may drop what it likes below it. ``on_floor(position, floor)`` is told when it rises.
+    may drop what it likes below it. ``on_floor(position, floor)`` is told when it is another.
     ``pending``: how many the server had left after the last message.
     """
 
@@ -243,6 +243,8 @@ class OrderedConsumer:
             raise LogReset(f"the stream {self._stream} is gone", ResetReason.EPOCH)
         if isinstance(info, LogError):
             raise info
+        if int(info["state"]["last_seq"]) < self.floor:
+            self._lower_floor()
         self._check(info, position, max(position, self.floor))
         if isinstance(created, LogError):
             raise created
@@ -252,6 +254,12 @@ class OrderedConsumer:
         feed.release()
         if not self.pending:
             self._wake()
+
+    def _lower_floor(self) -> None:
+        """The stream has lost its end: what comes there now is not what was seen."""
+        self.floor = self.position
+        if self._on_floor is not None:
+            self._on_floor(self.position, self.floor)
 
     async def _watch(self, feed: _Feed) -> None:
         """Return when the feed is no longer to be trusted."""

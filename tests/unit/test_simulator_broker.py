@@ -222,3 +222,34 @@ async def test_each_server_of_a_cluster_may_die_and_a_node_goes_on_with_another(
                 await trio.sleep(0.1)
         assert len(hosts) > 1
     assert [e.sequence for e in entries] == list(range(1, 41))
+
+
+async def test_a_floor_above_the_end_of_the_stream_is_none(autojump_clock: MockClock) -> None:
+    """Up to there nothing was missing in a stream that has lost its end since."""
+    world = World(durable=False, sync_interval=1e9)
+    server = world.server
+    subject = "ha_replication.other_db"
+    async with world.log("a") as log, world.log("b") as other:
+        await publish(log, range(10))
+        for number in range(10):
+            server.append(subject, Outgoing(f"before-{number}", b""))
+        server.sync()
+        for number in range(80):
+            server.append(subject, Outgoing(f"lost-{number}", b""))
+        async with log.subscribe(10) as subscription:
+            await trio.sleep(300)  # meanwhile it learns that there is no more for it up to 100
+            loss = server.power_failure()
+            assert loss is not None
+            server.start()
+            await trio.sleep(60)
+            world.links["a"].block(up=True, down=True)
+            await publish(other, range(10, 15))
+            for number in range(100):
+                server.append(subject, Outgoing(f"after-{number}", b""))
+            assert server.stream is not None
+            server.stream.purge(before=loss.kept + 6)
+            await trio.sleep(60)
+            world.links["a"].unblock()
+            with pytest.raises(LogReset) as reset, trio.fail_after(60):
+                await subscription.receive()
+        assert reset.value.reason is ResetReason.TRUNCATED
