@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from ha.log.js_api import format_time, parse_time
 from sim.nats.errors import ApiError
+from sim.nats.pulls import BadPull, Pull, parse_pull
 from sim.nats.stream import NANOSECONDS, Message, Stream
 
 _FLOW_WINDOW = 64 * 1024
@@ -48,19 +49,6 @@ class Post(Protocol):
     def ended(self, consumer: Consumer) -> None:
         """Nobody has wanted it for long."""
         ...
-
-
-@dataclass(slots=True, eq=False)
-class Pull:
-    """A request for messages. ``left``: how many; ``until``: when it ends, 0 for never."""
-
-    reply: str
-    left: int
-    until: float = 0.0
-    no_wait: bool = False
-    heartbeat: float = 0.0
-    bytes_left: int = 0
-    heard: float = 0.0
 
 
 @dataclass(slots=True)
@@ -364,8 +352,10 @@ class Consumer:
 
     def pull(self, reply: str, request: bytes) -> None:
         """A request for messages (``CONSUMER.MSG.NEXT``)."""
-        pull = self._parse(reply, request)
-        if pull is None:
+        try:
+            pull = parse_pull(reply, request, self.config, self._post.time())
+        except BadPull as refusal:
+            self._refuse(reply, str(refusal))
             return
         self._active_since = self._post.time()
         if len(self.waiting) >= int(self.config.get("max_waiting") or 512):
@@ -386,39 +376,6 @@ class Consumer:
             self._post.after(pull.until - self._post.time(), self._forget_ended)
         if pull.heartbeat:
             self._beat_pull(pull)
-
-    def _parse(self, reply: str, request: bytes) -> Pull | None:
-        text = request.decode(errors="replace").strip()
-        fields: dict[str, Any] = {}
-        if text.startswith("{"):
-            try:
-                fields = json.loads(text)
-            except ValueError:
-                self._refuse(reply, "400 Bad Request")
-                return None
-        elif text:
-            fields = {"batch": int(text)} if text.isdigit() else {}
-        batch = int(fields.get("batch") or 1)
-        expires = int(fields.get("expires") or 0) / NANOSECONDS
-        most = int(fields.get("max_bytes") or 0)
-        beat = int(fields.get("idle_heartbeat") or 0) / NANOSECONDS
-        config = self.config
-        if self.is_push:
-            self._refuse(reply, "409 Consumer is push based")
-        elif 0 < int(config.get("max_batch") or 0) < batch:
-            self._refuse(reply, f"409 Exceeded MaxRequestBatch of {config['max_batch']}")
-        elif 0 < int(config.get("max_expires") or 0) < expires * NANOSECONDS:
-            text = f"{config['max_expires'] / NANOSECONDS:g}s"
-            self._refuse(reply, f"409 Exceeded MaxRequestExpires of {text}")
-        elif 0 < int(config.get("max_bytes") or 0) < most:
-            self._refuse(reply, f"409 Exceeded MaxRequestMaxBytes of {config['max_bytes']}")
-        elif beat and (not expires or beat * 2 > expires):
-            self._refuse(reply, "400 Bad Request - heartbeat value too large")
-        else:
-            now = self._post.time()
-            until = now + expires if expires else 0.0
-            return Pull(reply, batch, until, bool(fields.get("no_wait")), beat, most, now)
-        return None
 
     def _refuse(self, to: str, status: str, words: str = "") -> None:
         more = f"{words}\r\n" if words else ""

@@ -13,17 +13,22 @@ from typing import Any
 
 from ha.log.js_api import format_time
 from sim.nats import errors
+from sim.nats.config import (
+    check_consumer_update,
+    check_stream_update,
+    consumer_config,
+    stream_config,
+)
 from sim.nats.consumer import Consumer, Post
 from sim.nats.core import Core
 from sim.nats.errors import ApiError
-from sim.nats.stream import DEFAULTS, NANOSECONDS, Message, Stream
-from sim.nats.subjects import is_valid, overlap
+from sim.nats.stream import Message, Stream
+from sim.nats.subjects import overlap
 
 _API = "$JS.API."
 _TYPE = "io.nats.jetstream.api.v1."
 _NEVER = "0001-01-01T00:00:00Z"
 _PAGE, _NAMES_PAGE = 256, 1024
-_EPHEMERAL = 5 * NANOSECONDS
 
 Answer = dict[str, Any]
 
@@ -35,12 +40,6 @@ _FAILED: dict[str, Answer] = {
     "CONSUMER.LIST": {**_NONE, "consumers": []},
 }
 """What stands beside an error."""
-_STREAM_FIELDS = {
-    *DEFAULTS, "name", "description", "subjects", "metadata", "discard_new_per_subject", "no_ack",
-    "subject_delete_marker_ttl", "first_seq", "placement", "mirror", "sources", "republish",
-    "subject_transform", "template_owner", "allow_atomic", "allow_msg_counter",
-    "allow_msg_schedules", "persist_mode",
-}  # fmt: skip
 
 
 class JetStream:
@@ -184,38 +183,13 @@ class JetStream:
         found.expire()
         return found
 
-    def _config(self, rest: list[str], payload: bytes) -> dict[str, Any]:
+    def _stream_config(self, rest: list[str], payload: bytes) -> dict[str, Any]:
         asked = _object(payload) if payload else {}
         name = rest[0] if rest else ""
-        if asked.get("name") != name:
-            raise ApiError(400, 10056, "stream name in subject does not match request")
-        for key in asked:
-            if key not in _STREAM_FIELDS:
-                raise ApiError(400, 10025, f'invalid JSON: json: unknown field "{key}"')
-        config = {"name": name, "subjects": [name], **DEFAULTS}
-        config |= {key: value for key, value in asked.items() if value is not None}
-        for key in ("max_msgs", "max_bytes", "max_msgs_per_subject", "max_msg_size"):
-            config[key] = config[key] or -1
-        config["num_replicas"] = config["num_replicas"] or 1
-        if not asked.get("subjects"):
-            config["subjects"] = [name]
-        if not asked.get("duplicate_window"):
-            age = config["max_age"]
-            config["duplicate_window"] = min(DEFAULTS["duplicate_window"], age or float("inf"))
-        if config["max_age"] and config["duplicate_window"] > config["max_age"]:
-            raise ApiError(500, 10052, "duplicates window can not be larger then max age")
-        if config["num_replicas"] > 1 and not self.clustered:
-            raise ApiError(500, 10074, "replicas > 1 not supported in non-clustered mode")
-        _check_sound(config)
-        config["metadata"] = {**(asked.get("metadata") or {}), **self._levels}
-        return config
-
-    @property
-    def _levels(self) -> dict[str, str]:
-        return {"_nats.level": "5", "_nats.req.level": "0", "_nats.ver": self.version}
+        return stream_config(name, asked, clustered=self.clustered, version=self.version)
 
     def _stream_create(self, rest: list[str], payload: bytes) -> Answer:
-        config = self._config(rest, payload)
+        config = self._stream_config(rest, payload)
         name = config["name"]
         known = self.streams.get(name)
         if known is not None:
@@ -258,22 +232,12 @@ class JetStream:
 
     def _stream_update(self, rest: list[str], payload: bytes) -> Answer:
         stream = self._stream(rest[0])
-        config = self._config(rest, payload)
-        self._check_update(stream.config, config)
+        config = self._stream_config(rest, payload)
+        check_stream_update(stream.config, config)
         self._check_overlap(config)
         stream.config = config
         stream.enforce()
         return self._describe_stream(stream)
-
-    def _check_update(self, former: dict[str, Any], config: dict[str, Any]) -> None:
-        start = "stream configuration update can not"
-        if config["storage"] != former["storage"]:
-            raise ApiError(500, 10052, f"{start} change storage type")
-        if config["retention"] != former["retention"]:
-            raise ApiError(500, 10052, f"{start} change retention policy to/from workqueue")
-        for key, words in (("deny_delete", "deny message deletes"), ("deny_purge", "deny purge")):
-            if former[key] and not config[key]:
-                raise ApiError(500, 10052, f"{start} cancel {words}")
 
     def _describe_stream(self, stream: Stream) -> Answer:
         return {
@@ -464,8 +428,8 @@ class JetStream:
     def _consumer_create(self, rest: list[str], payload: bytes) -> Answer:
         stream = self._stream(rest[0])
         request = _object(payload)
-        asked = dict(request.get("config") or {})
-        config = self._consumer_config(stream, rest, asked)
+        asked = request.get("config") or {}
+        config = consumer_config(rest[1:], asked, takes=stream.takes, version=self.version)
         name = config.get("name") or self._new_name()
         known = self.consumers[stream.name].get(name)
         action = request.get("action") or ""
@@ -498,110 +462,12 @@ class JetStream:
             del found[consumer.name]
 
     def _update(self, consumer: Consumer, config: dict[str, Any]) -> None:
-        for key, words in (
-            ("ack_policy", "ack policy"),
-            ("deliver_policy", "deliver policy"),
-            ("opt_start_seq", "start sequence"),
-        ):
-            if consumer.config.get(key) != config.get(key):
-                raise ApiError(500, 10012, f"{words} can not be updated")
-        to, now = config.get("deliver_subject"), consumer.config.get("deliver_subject")
-        if to and not now:
-            raise ApiError(500, 10012, "can not update pull consumer to push based")
-        if now and to != now and self._core.interest(now, exact=True):
-            raise ApiError(400, 10013, "consumer name already in use")
+        subject = consumer.config.get("deliver_subject")
+        bound = subject is not None and self._core.interest(subject, exact=True)
+        check_consumer_update(consumer.config, config, bound=bound)
         consumer.config = config
         consumer.changed()
         consumer.pump()
-
-    def _consumer_config(
-        self, stream: Stream, rest: list[str], asked: dict[str, Any]
-    ) -> dict[str, Any]:
-        """With all defaults. Raises ApiError."""
-        durable, name = asked.get("durable_name"), rest[1] if len(rest) > 1 else ""
-        if durable and name and durable != name:
-            raise ApiError(
-                400, 10017, "consumer name in subject does not match durable name in request"
-            )
-        name = name or durable or asked.get("name") or ""
-        subject = asked.get("filter_subject")
-        if len(rest) > 2 and ".".join(rest[2:]) != subject:
-            raise ApiError(
-                400,
-                10131,
-                "Consumer create request did not match filtered subject from create subject",
-            )
-        several = asked.get("filter_subjects") or []
-        if subject and several:
-            raise ApiError(
-                400, 10136, "consumer cannot have both FilterSubject and FilterSubjects specified"
-            )
-        if any(overlap(a, b) for i, a in enumerate(several) for b in several[i + 1 :]):
-            raise ApiError(400, 10138, "consumer subject filters cannot overlap")
-        config: dict[str, Any] = {
-            "deliver_policy": "all",
-            "ack_policy": "none",
-            "max_deliver": -1,
-            "replay_policy": "instant",
-            "num_replicas": 0,
-        }
-        if name:
-            config["name"] = name
-        config |= {k: v for k, v in asked.items() if v not in (None, "", [], False, 0)}
-        if name:
-            config["name"] = name
-        config["max_deliver"] = config["max_deliver"] or -1
-        self._check_policy(config)
-        acks = config["ack_policy"] != "none"
-        push = bool(config.get("deliver_subject"))
-        if acks:
-            config.setdefault("ack_wait", 30 * NANOSECONDS)
-            config.setdefault("max_ack_pending", 1000)
-        if push:
-            self._check_push(stream, config)
-        else:
-            config.setdefault("max_waiting", 512)
-        if not config.get("durable_name"):
-            config.setdefault("inactive_threshold", _EPHEMERAL)
-        config["metadata"] = {**(asked.get("metadata") or {}), **self._levels}
-        return config
-
-    def _check_policy(self, config: dict[str, Any]) -> None:
-        words = {
-            "by_start_sequence": "deliver by start sequence",
-            "by_start_time": "deliver by start time",
-            "last_per_subject": "deliver last per subject",
-            "all": "deliver all",
-            "new": "deliver new",
-            "last": "deliver last",
-        }
-        policy = config["deliver_policy"]
-        problem = ""
-        if policy == "by_start_sequence" and not config.get("opt_start_seq"):
-            problem = "but optional start sequence is not set"
-        elif policy == "by_start_time" and not config.get("opt_start_time"):
-            problem = "but optional start time is not set"
-        elif policy == "last_per_subject" and not (
-            config.get("filter_subject") or config.get("filter_subjects")
-        ):
-            problem = "but optional filter subject is not set"
-        elif policy != "by_start_sequence" and config.get("opt_start_seq"):
-            problem = "but optional start sequence is also set"
-        elif policy != "by_start_time" and config.get("opt_start_time"):
-            problem = "but optional start time is also set"
-        if problem:
-            raise ApiError(
-                400, 10094, f"consumer delivery policy is {words.get(policy, policy)}, {problem}"
-            )
-
-    def _check_push(self, stream: Stream, config: dict[str, Any]) -> None:
-        if stream.takes(config["deliver_subject"]):
-            raise ApiError(400, 10081, "consumer deliver subject forms a cycle")
-        beat = config.get("idle_heartbeat")
-        if beat and beat < NANOSECONDS // 10:
-            raise ApiError(400, 10083, "consumer idle heartbeat needs to be >= 100ms")
-        if config.get("flow_control") and not beat:
-            raise ApiError(400, 10108, "consumer with flow control also needs heartbeats")
 
     def _describe(self, consumer: Consumer) -> Answer:
         answer = {
@@ -648,21 +514,6 @@ class JetStream:
             "consumers": sum(len(c) for c in self.consumers.values()),
             "storage": sum(s.bytes for s in self.streams.values()),
         }
-
-
-def _check_sound(config: dict[str, Any]) -> None:
-    """Raises ApiError."""
-    problem = ""
-    if config.get("discard_new_per_subject") and config["discard"] != "new":
-        problem = "discard new per subject requires discard new policy to be set"
-    elif config["allow_rollup_hdrs"] and config["deny_purge"]:
-        problem = "roll-ups require the purge permission"
-    elif not all(is_valid(s) for s in config["subjects"]):
-        problem = "invalid subject"
-    elif any(overlap(s, "$JS.API.>") for s in config["subjects"]):
-        problem = "subjects that overlap with jetstream api require no-ack to be true"
-    if problem:
-        raise ApiError(500, 10052, problem)
 
 
 def _object(payload: bytes) -> dict[str, Any]:
