@@ -216,9 +216,11 @@ def _of_servers(plan: Plan, heat: float) -> list[Fault]:
 
 
 def _max_age(plan: Plan) -> float:
-    """Only where nothing is lost but by age: snapshots must be there in time."""
+    """Only where age alone does not take the last copy: a node that stands alone may lose its disk,
+    or its memory, before the broker has a snapshot."""
     chance = random.Random(f"{plan.seed}/age")
-    if not plan.durable_broker or chance.random() >= 0.25:
+    alone = plan.nodes == 1 or plan.synchronous == "OFF"
+    if alone or not plan.durable_broker or chance.random() >= 0.25:
         return 0.0
     return chance.uniform(15, 60)
 
