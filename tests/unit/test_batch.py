@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from ha.core.errors import Code
+from ha.core.errors import Code, HaError
 from ha.engine.api import Statement
 from ha.engine.batch import run_batch
 from ha.engine.unit import Unit
 from ha.store.connection import Connection, OverBudget
 from ha.store.executor import Executor
 from ha.store.file import Store, StoreOptions
+from ha.store.parse import Parsed
 
 SCHEMA = """
     CREATE TABLE t(id INTEGER PRIMARY KEY, x);
@@ -137,3 +138,24 @@ def test_a_first_look_at_the_schema_that_was_broken_off_is_done_again(
         assert unit.captured.virtual == ("doc",)
         assert "doc_data" in {change.table for change in unit.captured.changes}
         executor._recorder.close()
+
+
+def test_a_disk_error_that_ends_the_whole_transaction_lets_nobody_commit_alone(
+    connection: Connection,
+) -> None:
+    """SQLite rolls all back then; a savepoint would begin a transaction, and its release end it."""
+    units = units_of("INSERT INTO t(x) VALUES (1)", *[["INSERT INTO t(x) VALUES (2)"] * 2] * 2)
+
+    def broken(on: Connection, sql: str) -> Parsed:
+        on.raw.execute("ROLLBACK")
+        raise HaError(Code.IO_ERROR, "disk")
+
+    units[0].parse = broken
+    run_batch(Executor(connection), units)
+    assert connection.in_transaction
+    assert units[0].error is not None
+    assert units[0].error.code is Code.IO_ERROR
+    assert all(u.error is None and u.captured is not None for u in units[1:])
+    connection.rollback()
+    (left,) = connection.raw.execute("SELECT count(*) FROM t").fetchall()
+    assert left == (0,)
