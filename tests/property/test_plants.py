@@ -44,7 +44,7 @@ FOUND_BY: dict[str, tuple[int, ...]] = {
     "dead-letter-lost": (4,),
     "dead-letter-passed-by": (4,),
     "snapshot-off-by-one": (6,),
-    "snapshot-says-more-than-it-has": (52, 170),
+    "snapshot-says-more-than-it-has": (9, 29),
     "two-leaders": (144, 99),
     "missing-fence": (120,),
     "ack-before-fencing": (25,),
