@@ -49,9 +49,11 @@ async def let_pass(cluster: Cluster, sequence: int) -> None:
         if any(c.applied >= sequence and c.severed is None for _, c in committers):
             return
         for process, committer in committers:
-            stands = committer.halted_at == sequence and committer.severed is None
+            # It may stand before an earlier one again: the broker may have lost that word.
+            halted = committer.halted_at
+            stands = halted is not None and halted <= sequence and committer.severed is None
             # While one was asked, the next may have ended.
-            if stands and server.up and process.serving and await _ask(process, sequence):
+            if stands and server.up and process.serving and await _ask(process, halted or 0):
                 break
         await trio.sleep(_LOOK)
 
