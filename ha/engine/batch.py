@@ -8,7 +8,6 @@ from ha.core.errors import Code, HaError
 from ha.engine.api import Result
 from ha.engine.statements import kind_of, to_result
 from ha.engine.unit import Unit
-from ha.store.connection import Connection
 from ha.store.executor import Executor, TransactionLost
 from ha.store.parse import Parsed
 
@@ -64,7 +63,7 @@ def _run_unit(executor: Executor, unit: Unit) -> None:
         try:
             parsed = unit.parse(connection, unit.statements[0].sql)
         except HaError as error:
-            _require_transaction(connection, error)
+            executor.require_transaction(error)
             unit.error = error
             return
         executor.start()
@@ -86,19 +85,10 @@ def _run_unit(executor: Executor, unit: Unit) -> None:
         executor.discard()
         unit.error = error
         unit.captured = None
-        _require_transaction(connection, error)
+        # Else the next savepoint would be a transaction of its own, and its release a commit.
+        executor.require_transaction(error)
         connection.execute("ROLLBACK TO ha_unit")
-        connection.execute("RELEASE ha_unit")
-        _require_transaction(connection, error)
-        return
     connection.execute("RELEASE ha_unit")
-
-
-def _require_transaction(connection: Connection, error: HaError) -> None:
-    """After some errors of the disk SQLite has rolled all back: the next savepoint would be a
-    transaction of its own, and its release a commit."""
-    if not connection.in_transaction:
-        raise TransactionLost(error) from error
 
 
 def _run_statements(executor: Executor, unit: Unit) -> None:
@@ -146,7 +136,7 @@ def _run_single(executor: Executor, unit: Unit, parsed: Parsed) -> None:
         raise
     except HaError as error:
         executor.discard()
-        _require_transaction(connection, error)
+        executor.require_transaction(error)
         if connection.raw.total_changes() != before:
             raise TransactionLost(error) from error
         unit.error = error

@@ -710,7 +710,11 @@ class Session:
                 self._rollback()
                 raise
             return Result(kind_of(parsed), parsed.verb)
-        await self.run(own.connection, lambda: own.run(parsed, None))
+        try:
+            await self.run(own.connection, lambda: own.run(parsed, None))
+        except TransactionLost as lost:
+            self._abort(lost.error)
+            raise lost.error from lost
         return Result(kind_of(parsed), parsed.verb)
 
     async def _in_transaction(self, parsed: Parsed, params: Params, max_rows: int | None) -> Result:
@@ -789,6 +793,8 @@ class Session:
             return
         try:
             captured = own.finish()
+        except TransactionLost as lost:
+            raise lost.error from lost
         except apsw.Error as error:
             raise from_sqlite(error) from error
         if captured is None:

@@ -22,7 +22,7 @@ from ha.store.tokens import quote
 
 
 class TransactionLost(Exception):
-    """A statement ended the whole SQLite transaction (OR ROLLBACK, RAISE, interrupt, disk full)."""
+    """The whole SQLite transaction has ended (OR ROLLBACK, RAISE, interrupt, error of the disk)."""
 
     def __init__(self, error: HaError) -> None:
         super().__init__(str(error))
@@ -93,9 +93,24 @@ class Executor:
             self.connection.execute(f"SAVEPOINT {quote(name)}")
             self._savepoints.append((name, self.mark()))
 
+    def require_transaction(self, cause: HaError | None = None) -> None:
+        """Raises TransactionLost, of ``cause``, unless the transaction is still open.
+
+        After an error of the disk SQLite rolls all back, also while a statement is only prepared:
+        what ran next would commit by itself.
+        """
+        if not self.connection.in_transaction:
+            error = cause or HaError(
+                Code.IO_ERROR,
+                "the transaction was rolled back after an error of the disk",
+                hint="run it again",
+            )
+            raise TransactionLost(error) from cause
+
     def finish(self) -> Captured | None:
         """The unit ends: what it changed, None if nothing. Raises FOREIGN_KEY_VIOLATION when
-        SQLite would refuse to commit it."""
+        SQLite would refuse to commit it, TransactionLost."""
+        self.require_transaction()
         raw = self.connection.raw
         if raw.status(apsw.SQLITE_DBSTATUS_DEFERRED_FKS)[0] > 0:
             raise HaError(
@@ -129,6 +144,7 @@ class Executor:
 
         Raises HaError (the statement changed nothing), TransactionLost, OverBudget.
         """
+        self.require_transaction()
         if parsed.dml:
             return self._change_rows(parsed, params, max_rows)
         if parsed.savepoint is not None:
@@ -145,8 +161,7 @@ class Executor:
         try:
             rows = connection.rows(parsed.sql, values, max_rows)
         except HaError as error:
-            if not connection.in_transaction:
-                raise TransactionLost(error) from error
+            self.require_transaction(error)
             if writes:
                 self._statement_failed()
             raise
@@ -165,6 +180,7 @@ class Executor:
     def run_many(self, parsed: Parsed, parameters: Iterable[object]) -> Iterator[tuple[int, int]]:
         """Run one INSERT, UPDATE, DELETE or REPLACE that answers no rows, with each of these
         parameters: rows affected and last insert id of each. Raises as :meth:`run` does."""
+        self.require_transaction()
         connection, recorder = self.connection, self._recorder
         spend, rows_begin, rows_end = connection.spend, recorder.rows_begin, recorder.statement_end
         changes, last_id = connection.raw.changes, connection.raw.last_insert_rowid
@@ -198,8 +214,7 @@ class Executor:
     def _failed(self, error: Exception, cause: BaseException | None) -> NoReturn:
         """SQLite refused a statement that changes rows."""
         if isinstance(error, HaError):
-            if not self.connection.in_transaction:
-                raise TransactionLost(error) from cause
+            self.require_transaction(error)
             self._statement_failed()
         raise error from cause
 

@@ -187,3 +187,32 @@ async def test_a_transaction_that_has_read_conflicts_with_what_was_written_since
         with pytest.raises(HaError) as info:
             await session.execute("INSERT INTO t SELECT count(*) FROM t")
         assert info.value.code is Code.SERIALIZATION_FAILURE
+
+
+@pytest.mark.parametrize(
+    "then", ["INSERT INTO t VALUES (2)", "DELETE FROM t", "SAVEPOINT s", "SELECT 1", "COMMIT"]
+)
+async def test_what_follows_a_disk_error_that_ended_the_transaction_does_not_commit_alone(
+    then: str,
+) -> None:
+    """SQLite rolls all back then, also while a statement is only prepared."""
+    async with open_cluster(1) as [node]:
+        await node.run("CREATE TABLE t(x)")
+        await node.run("INSERT INTO t VALUES (0)")
+        last = node.database.committer.applied
+        session = node.session()
+        await session.execute("BEGIN")
+        await session.execute("INSERT INTO t VALUES (1)")
+        assert session._own is not None
+        session._own.connection.raw.execute("ROLLBACK")
+        with pytest.raises(HaError) as caught:
+            await session.execute(then)
+        assert caught.value.code is Code.IO_ERROR
+        if then != "COMMIT":
+            with pytest.raises(HaError) as aborted:
+                await session.execute("INSERT INTO t VALUES (3)")
+            assert aborted.value.code is Code.IO_ERROR
+            await session.execute("ROLLBACK")
+        await session.execute("INSERT INTO t VALUES (4)")
+        assert await node.rows("SELECT x FROM t") == [(0,), (4,)]
+        assert node.database.committer.applied == last + 1
