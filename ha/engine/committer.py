@@ -275,16 +275,7 @@ class Committer:
     async def confirm_term(self) -> None:
         """Return when the log has taken a message of this node's term, and no higher one before
         it. Raises HaError."""
-        message = ChangeSet(
-            node=self._options.node,
-            process_id=self.process_id,
-            database_id=self.database_id,
-            changes=(),
-            timestamp_ns=self._runtime.now_ns(),
-            kind=Kind.TERM,
-            uuid=self._fold.position.uuid,
-            term=self._fold.term.number or None,
-        )
+        message = self._without_changes(Kind.TERM, None, self._fold.term.number)
         id_ = f"{self._options.node}-{self.process_id}-t{self._runtime.random.getrandbits(64):x}"
         timeout = self._options.publish_timeout
         try:
@@ -513,21 +504,10 @@ class Committer:
         assert term is not None
         opening = self.rule.opening
         if opening is None or opening.term != term:
-            message = ChangeSet(
-                node=self._options.node,
-                process_id=self.process_id,
-                database_id=self.database_id,
-                changes=(),
-                timestamp_ns=self._runtime.now_ns(),
-                kind=Kind.TERM,
-                origin=self._next_origin(),
-                uuid=self._fold.position.uuid,
-                term=term,
-            )
-            assert message.origin is not None
-            opening = Opening(
-                term, message.origin.message_id, encode_all(message, self._log.max_payload)[0], now
-            )
+            origin = self._next_origin()
+            message = self._without_changes(Kind.TERM, origin, term)
+            payload = encode_all(message, self._log.max_payload)[0]
+            opening = Opening(term, origin.message_id, payload, now)
             self.rule.opening = opening
         opening.again_at = now + Rule.AGAIN
         try:
@@ -954,6 +934,22 @@ class Committer:
         assert unit.last_id is not None
         self._under_way[unit.last_id] = unit
 
+    def _without_changes(self, kind: Kind, origin: Origin | None, term: int) -> ChangeSet:
+        """It says on which position it was written all the same: who lacks what stands before it
+        learns so, and not of a later one, which may be built on this."""
+        return ChangeSet(
+            node=self._options.node,
+            process_id=self.process_id,
+            database_id=self.database_id,
+            changes=(),
+            timestamp_ns=self._runtime.now_ns(),
+            kind=kind,
+            origin=origin,
+            uuid=self._fold.position.uuid,
+            base=self._fold.position.applied,
+            term=term or None,
+        )
+
     def _next_origin(self) -> Origin:
         self._number += 1
         return Origin(self._options.node, self.process_id, self._number)
@@ -1237,17 +1233,8 @@ class Committer:
                 await self._void(id_, unit)
 
     async def _void(self, id_: str, unit: Unit) -> None:
-        void = ChangeSet(
-            node=self._options.node,
-            process_id=self.process_id,
-            database_id=self.database_id,
-            changes=(),
-            timestamp_ns=self._runtime.now_ns(),
-            kind=Kind.VOID,
-            origin=Origin(self._options.node, self.process_id, unit.number),
-            uuid=self._fold.position.uuid,
-            term=unit.term or None,
-        )
+        origin = Origin(self._options.node, self.process_id, unit.number)
+        void = self._without_changes(Kind.VOID, origin, unit.term)
         message = Outgoing(id_, encode_all(void, self._log.max_payload)[0])
         try:
             await self._log.publish_one(message, self._options.publish_timeout)
