@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,9 +12,10 @@ import trio
 from trio.testing import MockClock
 
 from ha.core.errors import Code, HaError
+from ha.engine.database import DatabaseOptions
 from ha.log.api import Entry
 from ha.log.memory import MemoryBroker, MemoryStream, MemorySubscription
-from tests.support.cluster import OPTIONS, open_node, settle
+from tests.support.cluster import OPTIONS, TestNode, open_node, settle
 
 PATIENT = replace(OPTIONS, commit=replace(OPTIONS.commit, publish_timeout=2.0))
 ASYNC = replace(OPTIONS, commit=replace(OPTIONS.commit, asynchronous=True))
@@ -41,6 +43,18 @@ class Slow:
             subscription.wake()
 
 
+@asynccontextmanager
+async def starting(
+    stream: MemoryStream, folder: Path, options: DatabaseOptions = OPTIONS
+) -> AsyncIterator[TestNode]:
+    """n1, on its file."""
+    async with (
+        MemoryBroker(stream, node="n1") as broker,
+        open_node("n1", broker, folder / "ha.db", seed=1, options=options) as node,
+    ):
+        yield node
+
+
 @pytest.fixture
 async def stream(tmp_path: Path) -> MemoryStream:
     """A counter at 3, of which the file of n1 holds 0."""
@@ -58,18 +72,19 @@ async def stream(tmp_path: Path) -> MemoryStream:
     return stream
 
 
+@pytest.fixture
+async def slow(stream: MemoryStream, monkeypatch: pytest.MonkeyPatch) -> Slow:
+    """n1 comes to the log, and gets nothing of it until this ends."""
+    return Slow(monkeypatch, "n1")
+
+
 async def test_what_a_node_writes_at_once_has_seen_what_it_wrote_before(
     stream: MemoryStream,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    slow: Slow,
     autojump_clock: MockClock,
 ) -> None:
-    slow = Slow(monkeypatch, "n1")
-    async with (
-        MemoryBroker(stream, node="n1") as broker,
-        open_node("n1", broker, tmp_path / "ha.db", seed=1) as node,
-        trio.open_nursery() as nursery,
-    ):
+    async with starting(stream, tmp_path) as node, trio.open_nursery() as nursery:
         nursery.start_soon(node.run, "UPDATE counter SET n = n + 1")
         session = node.session()
         await session.execute("BEGIN")
@@ -85,10 +100,9 @@ async def test_what_a_node_writes_at_once_has_seen_what_it_wrote_before(
 async def test_what_a_node_writes_when_it_is_back_has_seen_what_others_wrote(
     stream: MemoryStream,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    slow: Slow,
     autojump_clock: MockClock,
 ) -> None:
-    slow = Slow(monkeypatch, "n1")
     slow.on = False
     async with (
         MemoryBroker(stream, node="n1") as broker,
@@ -111,14 +125,10 @@ async def test_what_a_node_writes_when_it_is_back_has_seen_what_others_wrote(
 async def test_who_waits_too_long_for_a_node_to_catch_up_is_told_that_nothing_was_written(
     stream: MemoryStream,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    slow: Slow,
     autojump_clock: MockClock,
 ) -> None:
-    slow = Slow(monkeypatch, "n1")
-    async with (
-        MemoryBroker(stream, node="n1") as broker,
-        open_node("n1", broker, tmp_path / "ha.db", seed=1, options=PATIENT) as node,
-    ):
+    async with starting(stream, tmp_path, PATIENT) as node:
         with pytest.raises(HaError) as caught:
             await node.run("UPDATE counter SET n = n + 1")
         assert caught.value.code is Code.NOT_WRITTEN
@@ -131,10 +141,9 @@ async def test_who_waits_too_long_for_a_node_to_catch_up_is_told_that_nothing_wa
 async def test_an_asynchronous_node_waits_when_it_starts_and_not_when_it_is_back(
     stream: MemoryStream,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    slow: Slow,
     autojump_clock: MockClock,
 ) -> None:
-    slow = Slow(monkeypatch, "n1")
     async with (
         MemoryBroker(stream, node="n1") as broker,
         open_node("n1", broker, tmp_path / "ha.db", seed=1, options=ASYNC) as node,
@@ -162,10 +171,9 @@ async def test_an_asynchronous_node_waits_when_it_starts_and_not_when_it_is_back
 async def test_an_asynchronous_node_that_loses_the_log_while_it_starts_goes_on_without(
     stream: MemoryStream,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    slow: Slow,
     autojump_clock: MockClock,
 ) -> None:
-    slow = Slow(monkeypatch, "n1")
     async with (
         MemoryBroker(stream, node="n1") as broker,
         open_node("n1", broker, tmp_path / "ha.db", seed=1, options=ASYNC) as node,
@@ -181,15 +189,11 @@ async def test_an_undo_knows_all_that_the_log_held_when_it_began(
     undo: str,
     stream: MemoryStream,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    slow: Slow,
     autojump_clock: MockClock,
 ) -> None:
     """What others have written last is the last transaction, also where it has not arrived."""
-    slow = Slow(monkeypatch, "n1")
-    async with (
-        MemoryBroker(stream, node="n1") as broker,
-        open_node("n1", broker, tmp_path / "ha.db", seed=1) as node,
-    ):
+    async with starting(stream, tmp_path) as node:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(node.run, undo)
             await trio.sleep(1)
@@ -200,14 +204,10 @@ async def test_an_undo_knows_all_that_the_log_held_when_it_began(
 async def test_an_undo_that_waits_too_long_for_its_node_to_catch_up_says_so(
     stream: MemoryStream,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    slow: Slow,
     autojump_clock: MockClock,
 ) -> None:
-    Slow(monkeypatch, "n1")
-    async with (
-        MemoryBroker(stream, node="n1") as broker,
-        open_node("n1", broker, tmp_path / "ha.db", seed=1) as node,
-    ):
+    async with starting(stream, tmp_path) as node:
         with pytest.raises(HaError) as caught:
             await node.run("UNDOE 6")
         assert caught.value.code is Code.NOT_WRITTEN

@@ -273,11 +273,10 @@ async def test_a_node_waits_for_a_snapshot_of_what_only_another_one_has(
             assert await two.rows("SELECT * FROM t") == [("only here",)]
 
 
-async def test_a_message_built_on_one_that_never_came_is_not_applied(
-    stream: MemoryStream, tmp_path: Path
-) -> None:
-    """The stream forgets a message while a node is down, and nothing tells but the next one."""
-    first, second = tmp_path / "one.db", tmp_path / "two.db"
+async def _one_missed(stream: MemoryStream, folder: Path) -> tuple[Path, Path]:
+    """Two files, the second of which lacks a message that the stream has forgotten; nothing there
+    tells of it."""
+    first, second = folder / "one.db", folder / "two.db"
     async with node(stream, path=first) as one:
         async with node(stream, "n2", second) as two:
             await one.run("CREATE TABLE t(id INTEGER PRIMARY KEY, x)")
@@ -285,6 +284,14 @@ async def test_a_message_built_on_one_that_never_came_is_not_applied(
         await one.run("INSERT INTO t VALUES (1, 'missed')")
     del stream._durables["ha_db_n1"]
     stream.drop_before(stream.last + 1)
+    return first, second
+
+
+async def test_a_message_built_on_one_that_never_came_is_not_applied(
+    stream: MemoryStream, tmp_path: Path
+) -> None:
+    """The stream forgets a message while a node is down, and nothing tells but the next one."""
+    first, second = await _one_missed(stream, tmp_path)
     async with node(stream, "n2", second) as two:
         assert await two.rows("SELECT * FROM t") == []
         async with node(stream, "n1", first) as one:
@@ -301,14 +308,7 @@ async def test_a_message_without_changes_tells_too_that_one_before_it_never_came
     kind: Kind, stream: MemoryStream, tmp_path: Path
 ) -> None:
     """Else the next one, which is built on it, would hide what is missing."""
-    first, second = tmp_path / "one.db", tmp_path / "two.db"
-    async with node(stream, path=first) as one:
-        async with node(stream, "n2", second) as two:
-            await one.run("CREATE TABLE t(id INTEGER PRIMARY KEY, x)")
-            await settle([one, two])
-        await one.run("INSERT INTO t VALUES (1, 'missed')")
-    del stream._durables["ha_db_n1"]
-    stream.drop_before(stream.last + 1)
+    first, second = await _one_missed(stream, tmp_path)
     async with node(stream, "n2", second) as two:
         await eventually(lambda: two.database.not_ready() is None)
         assert await two.rows("SELECT * FROM t") == []
