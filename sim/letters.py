@@ -48,12 +48,11 @@ async def let_pass(cluster: Cluster, sequence: int) -> None:
         committers = [(p, p.database.committer) for p in cluster.serving()]
         if any(c.applied >= sequence and c.severed is None for _, c in committers):
             return
-        for process, committer in committers:
+        for process, _ in committers:
             # It may stand before an earlier one again: the broker may have lost that word.
-            halted = committer.halted_at
-            stands = halted is not None and halted <= sequence and committer.severed is None
-            # While one was asked, the next may have ended.
-            if stands and server.up and process.serving and await _ask(process, halted or 0):
+            halted = _standing(process)
+            due = halted is not None and halted <= sequence and server.up
+            if due and await _ask(process, halted or sequence):
                 break
         await trio.sleep(_LOOK)
 
@@ -63,11 +62,17 @@ async def let_all_pass(cluster: Cluster) -> None:
     do so although the others have not: the broker may have lost the word that let it."""
     while True:
         for process in cluster.serving():
-            committer = process.database.committer
-            halted = committer.halted_at
-            if halted is not None and committer.severed is None and process.serving:
+            halted = _standing(process)
+            if halted is not None:
                 await _ask(process, halted)
         await trio.sleep(_LOOK)
+
+
+def _standing(process: Process) -> int | None:
+    """Before which message; None also if it has ended, while another one was asked."""
+    if not process.serving or process.database.committer.severed is not None:
+        return None
+    return process.database.committer.halted_at
 
 
 def _is_there(cluster: Cluster, sequence: int) -> bool:
