@@ -191,10 +191,12 @@ class _Undo:
         if self._window >= self._request.sequence:
             return
         last = self._request.sequence - 1
+        await history.require(self._window)
         async with closing(history.transactions(self._window, last)) as transactions:
             async for past in transactions:
                 planner.feed_window(await self._transaction(history, past))
         if planner.outlook < self._window:
+            await history.require(planner.outlook)
             async with closing(
                 history.transactions(planner.outlook, self._window - 1)
             ) as transactions:

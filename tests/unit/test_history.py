@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import trio
 
+from ha.core.changeset import Origin, decode, encode
 from ha.core.errors import Code, HaError
 from ha.core.since import Since
 from ha.core.undo import Mode
 from ha.engine.api import Statement
-from ha.log.memory import MemoryStream
-from tests.support.cluster import TestNode, open_cluster, settle
+from ha.log.api import Outgoing
+from ha.log.memory import MemoryBroker, MemoryStream
+from tests.support.cluster import TestNode, open_cluster, open_node, settle
 from tests.support.dump import dump
 
 SCHEMA = "CREATE TABLE t(id INTEGER PRIMARY KEY, name TEXT UNIQUE, data)"
@@ -365,3 +369,35 @@ async def test_a_transaction_in_parts_is_shown_and_undone_as_one() -> None:
         await nodes[0].run(f"UNDO {n}")
         await settle(nodes)
         assert content(nodes[0]) == before == content(nodes[1])
+
+
+async def test_an_undo_whose_transaction_was_under_way_with_forgotten_ones_is_refused() -> None:
+    """What stood before it was written by one that it had not seen, and the log has let go of."""
+    stream = MemoryStream(epoch="test")
+    async with MemoryBroker(stream, node="n1") as broker, open_node("n1", broker) as node:
+        await node.run("CREATE TABLE t(id INTEGER PRIMARY KEY, x)")
+        await node.run("INSERT INTO t VALUES (1, 'a')")
+        seen = node.database.committer.applied
+        await node.run("UPDATE t SET x = 'b'")
+        subject = node.database.log.subject
+        update = decode(stream.subject(subject).entries[-1].payload)
+        (change,) = update.changes
+        racing = replace(
+            update,
+            node="n9",
+            process_id=9,
+            changes=(replace(change, new_values=(1, "c")),),
+            origin=Origin("n9", 9, 1),
+            base=seen,
+        )
+        ack = stream.append(subject, Outgoing("n9-9-1", encode(racing)))
+        await settle([node])
+        assert await node.rows("SELECT x FROM t") == [("c",)]
+        report = await node.session().undo(Mode.ENTITIES, Since(ack.sequence), dry_run=True)
+        assert "'b'" in str(report.statements)
+        stream.drop_before(ack.sequence)
+        with pytest.raises(HaError) as refused:
+            await node.run(f"UNDOE {ack.sequence}")
+        assert refused.value.code is Code.NOT_FOUND
+        assert f"written from {seen + 1} on" in refused.value.message
+        assert await node.rows("SELECT x FROM t") == [("c",)]
