@@ -445,6 +445,15 @@ class Committer:
     def _is_behind(self) -> bool:
         return self.applied < self.end_seen
 
+    def begin(self, state: LogState) -> None:
+        """The file has just been joined to the log, which was in this state."""
+        self.end_seen = state.subject_last
+        self._verify = self._may_lack(state)
+
+    def _may_lack(self, state: LogState) -> bool:
+        """Has the stream forgotten what came after our position, if anything did?"""
+        return self.applied > 0 and self._log.nothing_until(self.applied) < state.first - 1
+
     def _came_back(self, state: LogState) -> None:
         """The log is in reach again. (Who writes without it need not wait for what came
         meanwhile: that goes under what waits here.)"""
@@ -1311,9 +1320,10 @@ class Committer:
                 await self._log.wait_connected()
         if self._verify and self._log.connected:
             await self._verify_identity()
-        if self.problem is not None:
+        if self.problem is not None or self._reset is not None:
             connection.rollback()
-            unit.fail(_not_written(self.problem.message))
+            why = str(self._reset) if self.problem is None else self.problem.message
+            unit.fail(_not_written(why))
             return
         await self._publish(turn.executor, [unit], [unit])
 
@@ -1330,6 +1340,11 @@ class Committer:
         else:
             self._verify = False
             self._came_back(state)
+            if self._may_lack(state):
+                # The subscription would come to it, but nothing may be executed until then.
+                self._reset = LogReset(
+                    f"the stream begins at {state.first}", ResetReason.TRUNCATED, state.first
+                )
             if self._relay is not None:
                 self._relay.again()
             now = trio.current_time()

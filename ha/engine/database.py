@@ -163,7 +163,8 @@ class Database:
             database = cls(database_id, store, log, broker, options, runtime)
             if joined.severed is not None:
                 database.committer.sever(joined.severed)
-            database.committer.end_seen = joined.last
+            else:
+                database.committer.begin(joined.state)
             return database
         except apsw.Error as error:
             raise from_sqlite(error) from error

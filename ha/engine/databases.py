@@ -228,11 +228,13 @@ class Databases:
 
     async def _clear_away(self, database_id: str) -> None:
         """What a dropped database of this name has left in the log: nobody could purge it, since
-        a node that was down still had its consumer there."""
+        a node that was down still had its consumer there, which tells of a position."""
         announced = await self._last_word(database_id)
         if announced is not None and not announced.exists and announced.dropped:
             try:
                 await self.broker.forget(database_id)
+                for consumer in await self.broker.consumers(database_id):
+                    await self.broker.delete_consumer(database_id, str(consumer["name"]))
             except LogError as error:
                 raise _unreachable(error) from error
 

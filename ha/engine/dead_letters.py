@@ -63,6 +63,7 @@ async def skip(database: Database, sequence: int) -> int:
         kind=Kind.SKIP,
         origin=origin,
         uuid=database.fold.position.uuid,
+        base=sequence,  # who has not come that far lacks messages
         target=sequence,
     )
     try:

@@ -29,10 +29,19 @@ async def check_identity(log: Log, position: Position) -> LogState:
         )
     if position.applied == 0:
         return state
-    entry = await log.entry(position.applied)
-    if entry is not None:
-        if position.digest is not None and digest_of(entry.payload) != position.digest:
-            raise Mismatch(f"the message at {position.applied} is not the one that was applied")
-    elif state.subject_first and state.subject_first < position.applied:
-        raise Mismatch(f"the message at {position.applied} is missing in the middle of the log")
+    await check_message(log, position.applied, position.digest)
     return state
+
+
+async def check_message(log: Log, sequence: int, digest: bytes | None) -> None:
+    """Does the message stand there, as far as the log tells? Raises Mismatch, or LogError.
+
+    ``digest``: of its payload, None if that is not known.
+    """
+    entry = await log.entry(sequence)
+    if entry is None:
+        # What the log held before we asked may have grown too old meanwhile.
+        if 0 < (await log.state()).subject_first < sequence:
+            raise Mismatch(f"the message at {sequence} is missing in the middle of the log")
+    elif digest is not None and digest_of(entry.payload) != digest:
+        raise Mismatch(f"the message at {sequence} is not the one that was applied")

@@ -8,18 +8,23 @@ refused: it is never mixed with another database's log.
 from __future__ import annotations
 
 import logging
+import math
+from contextlib import suppress
 from dataclasses import dataclass
 
 import trio
 
 from ha.core.changeset import ChangeSet, FormatError, Kind, Origin, decode
 from ha.core.errors import Code, HaError
+from ha.core.naming import durable_name
 from ha.core.parts import encode_all
 from ha.core.policy import ALL, Policy, Start
 from ha.engine.identity import Mismatch, check_identity
+from ha.engine.iterating import closing
 from ha.engine.runtime import Runtime
 from ha.engine.snapshots import load_snapshot, newest_of, publish_snapshot
-from ha.log.api import Broker, Log, LogError, LogState, Outgoing, WrongLast
+from ha.log.api import Broker, Entry, Log, LogError, LogState, Outgoing, WrongLast
+from ha.log.durable import shown_position
 from ha.store import content, control
 from ha.store.file import Store
 
@@ -33,11 +38,11 @@ LOCAL_EPOCH = "local"
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """``severed``: why the file must not follow the log, None if it may. ``last``: the sequence of
-    the last message that the log held then, 0 if none."""
+    """``severed``: why the file must not follow the log, None if it may; ``state``: the log as it
+    was then."""
 
+    state: LogState
     severed: str | None = None
-    last: int = 0
 
 
 async def join(
@@ -111,45 +116,62 @@ async def _join(
             try:
                 await check_identity(log, position)
             except Mismatch as mismatch:
-                return Joined(severed=str(mismatch))
-            return Joined(last=state.subject_last)
+                return Joined(state, str(mismatch))
+            return Joined(state)
         empty = content.is_empty(store.executor.raw)
         if state.subject_last == 0:
             follows = position.epoch is not None and position.epoch != LOCAL_EPOCH
             if follows and not standalone:
                 return Joined(
-                    severed="its log is gone: the stream was made anew, or is another server's"
+                    state, "its log is gone: the stream was made anew, or is another server's"
                 )
-            if await _has_snapshot(broker, database_id, log) and not standalone:
-                # The stream has forgotten all messages, but the log goes on.
+            if not standalone and await _had_messages(broker, database_id, node, log):
+                # The stream has forgotten all of them, but the log goes on: unless another node has
+                # just opened it.
+                if (await log.state()).subject_last:
+                    continue
                 if not empty:
                     raise _not_its_log(log.subject)
                 await load_snapshot(store, database_id, broker, log, state, runtime)
-                return Joined(last=state.subject_last)
+                return Joined(state)
             if await _open_log(
                 store, database_id, node, broker, log, runtime, state,
                 empty=empty or standalone, timeout=timeout,
             ):  # fmt: skip
-                return Joined(last=state.subject_last)
+                return Joined(state)
             continue
         if not empty:
             if since_ns is not None:
                 await _join_since(store, log, state, since_ns)
             else:
                 await _adopt_equal(store, log, state)
-            return Joined(last=state.subject_last)
+            return Joined(state)
         if policy.start is not Start.ALL:
             await _join_by_policy(store, log, state, policy)
-            return Joined(last=state.subject_last)
+            return Joined(state)
         if from_snapshot and await _has_snapshot(broker, database_id, log):
             await load_snapshot(store, database_id, broker, log, state, runtime)
         else:
-            await _join_from_start(store, database_id, broker, log, state, runtime)
-        return Joined(last=state.subject_last)
+            await _join_from_start(store, database_id, node, broker, log, state, runtime)
+        return Joined(state)
 
 
 async def _has_snapshot(broker: Broker, database_id: str, log: Log) -> bool:
     return await newest_of(log, broker, database_id) is not None
+
+
+async def _had_messages(
+    broker: Broker, database_id: str, node: str, log: Log, before: float = math.inf
+) -> bool:
+    """Does anything tell of messages that the log does not hold any more, and others may have?"""
+    if await _has_snapshot(broker, database_id, log):
+        return True
+    own = durable_name(database_id, node)
+    for consumer in await broker.consumers(database_id):
+        position = shown_position(consumer)
+        if position and position < before and consumer.get("name") != own:
+            return True
+    return False
 
 
 async def _is_behind_snapshot(
@@ -226,14 +248,11 @@ async def _open_log(
 
 async def _adopt_equal(store: Store, log: Log, state: LogState) -> None:
     """A file with content may follow a log that began with just this content."""
-    entry = await log.entry(state.subject_first)
+    entry = await _first_entry(log, state)
     base: ChangeSet | None = None
-    if entry is not None:
-        try:
-            base = decode(entry.payload)
-        except FormatError:
-            base = None
-    if base is None or base.kind is not Kind.BASE or entry is None:
+    with suppress(FormatError):
+        base = decode(entry.payload)
+    if base is None or base.kind is not Kind.BASE:
         raise _not_its_log(log.subject)
     connection = store.executor
     if base.extra.get("digest") != content.digest(connection.raw):
@@ -243,6 +262,27 @@ async def _adopt_equal(store: Store, log: Log, state: LogState) -> None:
         control.set_position(
             connection, log.subject, entry.sequence, control.digest_of(entry.payload)
         )
+
+
+async def _first_entry(log: Log, state: LogState) -> Entry:
+    """Raises LogError, also when the log has let go of it since ``state``."""
+    entry = await log.entry(state.subject_first)
+    if entry is None:
+        raise LogError(f"the message at {state.subject_first} has just grown too old")
+    return entry
+
+
+async def _first_readable(log: Log, state: LogState) -> ChangeSet | None:
+    """What tells whether the log begins there. Raises LogError, also when the log has let go of its
+    first message since ``state``."""
+    entry = await _first_entry(log, state)
+    with suppress(FormatError):
+        return decode(entry.payload)
+    async with closing(log.history(entry.sequence + 1)) as entries:
+        async for entry in entries:
+            with suppress(FormatError):
+                return decode(entry.payload)
+    return None
 
 
 def _not_its_log(subject: str) -> HaError:
@@ -299,23 +339,20 @@ async def _join_by_policy(store: Store, log: Log, state: LogState, policy: Polic
 async def _join_from_start(
     store: Store,
     database_id: str,
+    node: str,
     broker: Broker,
     log: Log,
     state: LogState,
     runtime: Runtime,
 ) -> None:
-    entry = await log.entry(state.subject_first)
-    first: ChangeSet | None = None
-    if entry is not None:
-        try:
-            first = decode(entry.payload)
-        except FormatError:
-            first = None  # the fold halts there, and says so
-    whole = first is None or first.kind is Kind.BASE or first.uuid is None
-    from_snapshot = first is not None and (
-        not whole or (first.kind is Kind.BASE and "digest" in first.extra)
-    )
-    if from_snapshot:
+    first = await _first_readable(log, state)
+    if first is None:  # the fold halts where it begins, and says so
+        whole = not await _had_messages(broker, database_id, node, log, state.subject_first)
+    elif first.kind is Kind.BASE:
+        whole = "digest" not in first.extra
+    else:
+        whole = first.uuid is None
+    if not whole:
         await load_snapshot(store, database_id, broker, log, state, runtime)
         return
     connection = store.executor

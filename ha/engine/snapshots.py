@@ -19,9 +19,11 @@ import trio
 from ha.core.errors import Code, HaError
 from ha.core.naming import object_stream, snapshot_bucket
 from ha.core.policy import Start
+from ha.engine.identity import Mismatch, check_message
 from ha.engine.iterating import closing
 from ha.engine.runtime import Runtime
 from ha.log.api import Broker, Log, LogError, LogState, WrongLast
+from ha.log.durable import shown_position
 from ha.store import content, control
 from ha.store.connection import Connection
 from ha.store.copying import copy_chunks, position_of, receive
@@ -88,10 +90,9 @@ async def newest_of(log: Log, broker: Broker, database_id: str) -> SnapshotInfo 
     if info.epoch not in (None, state.epoch) or info.sequence > state.last:
         return None
     if info.digest is not None:
-        entry = await log.entry(info.sequence)
-        if entry is not None:
-            return info if control.digest_of(entry.payload).hex() == info.digest else None
-        if 0 < state.subject_first < info.sequence:
+        try:
+            await check_message(log, info.sequence, bytes.fromhex(info.digest))
+        except Mismatch:
             return None
     return info
 
@@ -155,15 +156,27 @@ async def load_snapshot(
     path = store.incoming_path()
     info = await _fetch(log, broker, database_id, path, runtime)
     if info is None:
-        raise HaError(
-            Code.UNAVAILABLE,
-            f"the log {log.subject} begins at {state.subject_first}, and no snapshot holds what"
-            " came before",
-            hint="start a node that still has the database; it publishes a snapshot",
-        )
+        raise await _no_snapshot(database_id, broker, log, state)
     with store.incoming(path) as connection:
         settle_position(connection, log.subject, info, state.epoch)
     store.replace_by(path)
+
+
+async def _no_snapshot(database_id: str, broker: Broker, log: Log, state: LogState) -> HaError:
+    hint = "start a node that still has the database; it publishes a snapshot"
+    if state.subject_first:
+        where = f"begins at {state.subject_first}, and no snapshot holds what came before"
+        return HaError(Code.UNAVAILABLE, f"the log {log.subject} {where}", hint=hint)
+    shown = {c.get("name"): shown_position(c) for c in await broker.consumers(database_id)}
+    names = ", ".join(sorted(str(name) for name, position in shown.items() if position))
+    stream, _, _ = log.subject.partition(".")
+    return HaError(
+        Code.UNAVAILABLE,
+        f"the log {log.subject} has let go of all its messages, and no snapshot holds them; that"
+        f" there were some its consumers tell: {names}",
+        hint=f"{hint}. If there is none, let the database begin anew: remove each of these with"
+        f" nats consumer rm {stream} NAME",
+    )
 
 
 async def fetch_snapshot(database: Database) -> tuple[str, SnapshotInfo]:

@@ -192,6 +192,11 @@ class Log(Protocol):
         """The broker's clock, in Unix nanoseconds, as entries are stamped with. Raises LogError."""
         ...
 
+    def nothing_until(self, after: int) -> int:
+        """Up to where the log is known to have had no message after the position ``after``,
+        whatever the stream has forgotten since; ``after`` if that is not known."""
+        ...
+
     async def mark(self, sequence: int) -> None:
         """Let the node's durable consumer show that ``sequence`` is applied. Never blocks long."""
         ...

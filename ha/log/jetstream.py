@@ -668,6 +668,9 @@ class JetStreamLog:
             raise LogError("this NATS server does not tell its time: 2.10 or later does")
         return js_api.parse_time(info["ts"])
 
+    def nothing_until(self, after: int) -> int:
+        return max(after, self._durable.floor_of(after))
+
     async def mark(self, sequence: int) -> None:
         self._durable.mark(sequence)
         await trio.lowlevel.checkpoint()

@@ -600,6 +600,11 @@ class MemoryLog:
         await self._reach()
         return self._stream._now_ns()
 
+    def nothing_until(self, after: int) -> int:
+        stream = self._stream
+        known = stream.subject(self._subject).dropped <= after
+        return max(after, stream.first - 1) if known else after
+
     async def mark(self, sequence: int) -> None:
         await trio.lowlevel.checkpoint()
         self._durable.position = max(self._durable.position, sequence)

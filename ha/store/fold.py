@@ -283,15 +283,15 @@ class Fold:
         cs = decode(entry.payload)
         if cs.kind is Kind.BASE:
             return self._base(entry, cs)
+        foreign = cs.uuid is not None and self._uuid is not None and cs.uuid != self._uuid
+        known = max(self._current, self.trusted)
+        # A base that does not stand before the message is of a log whose end was lost.
+        if cs.base is not None and known < cs.base < entry.sequence and not foreign:
+            raise Gap(cs.base)
         if cs.kind is Kind.SKIP:
             return Folded(entry, Verdict.APPLY, kind=cs.kind)
         seen = self._seen(cs)
         verdict = judge(cs, self._uuid, seen, self._virtual_seen(cs), self._term)
-        known = max(self._current, self.trusted)
-        # A base that does not stand before the message is of a log whose end was lost.
-        behind = cs.base is not None and known < cs.base < entry.sequence
-        if behind and verdict is not Verdict.FOREIGN:
-            raise Gap(cs.base or 0)
         part = part_of(cs)
         if part is not None and not part.last:
             if verdict not in (Verdict.REPEATED, Verdict.FOREIGN, Verdict.FENCED):

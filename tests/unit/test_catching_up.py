@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -120,6 +120,81 @@ async def test_what_a_node_writes_when_it_is_back_has_seen_what_others_wrote(
             await trio.sleep(1)
             slow.end()
         assert await one.rows("SELECT n FROM counter") == [(5,)]
+
+
+@pytest.mark.parametrize("interactive", [True, False])
+async def test_what_the_log_has_forgotten_is_seen_too_before_a_node_writes(
+    interactive: bool,
+    stream: MemoryStream,
+    tmp_path: Path,
+    slow: Slow,
+    autojump_clock: MockClock,
+) -> None:
+    """Nothing is left in it that would tell how far the others are."""
+    async with MemoryBroker(stream, node="n2") as other, open_node("n2", other, seed=1) as two:
+        await settle([two])
+        await two.database.snapshots.take()
+        stream.drop_before(stream.last + 1)
+        async with starting(stream, tmp_path) as one:
+            await _increment_in_time(one, interactive)
+            slow.end()
+            await settle([one, two])
+            assert await two.rows("SELECT n FROM counter") == [(4,)]
+
+
+async def test_what_the_log_has_forgotten_meanwhile_is_seen_before_a_node_commits(
+    stream: MemoryStream,
+    tmp_path: Path,
+    slow: Slow,
+    autojump_clock: MockClock,
+) -> None:
+    slow.on = False
+    async with (
+        MemoryBroker(stream, node="n1") as broker,
+        MemoryBroker(stream, node="n2") as other,
+        open_node("n1", broker, tmp_path / "ha.db", seed=1) as one,
+        open_node("n2", other, seed=1) as two,
+    ):
+        await settle([one, two])
+        slow.on = True
+        session = one.session()
+        await session.execute("BEGIN")
+        await session.execute("UPDATE counter SET n = n + 1")
+        broker.connected = False
+        await two.run("UPDATE counter SET n = n + 1")
+        await two.database.snapshots.take()
+        stream.drop_before(stream.last + 1)
+        broker.connected = True
+        assert await _outcome(session.execute("COMMIT")) == "not_written"
+        await _increment_in_time(one, interactive=False)
+        slow.end()
+        await settle([one, two])
+        for node in (one, two):
+            assert await node.rows("SELECT n FROM counter") == [(5,)]
+
+
+async def _increment(node: TestNode, interactive: bool) -> None:
+    if not interactive:
+        await node.run("UPDATE counter SET n = n + 1")
+        return
+    session = node.session()
+    await session.execute("BEGIN IMMEDIATE")
+    await session.execute("UPDATE counter SET n = n + 1")
+    await session.execute("COMMIT")
+
+
+async def _increment_in_time(node: TestNode, interactive: bool) -> None:
+    """While it is brought up by a snapshot it refuses."""
+    while await _outcome(_increment(node, interactive)) == "unavailable":  # noqa: ASYNC110
+        await trio.sleep(0.1)
+
+
+async def _outcome(work: Awaitable[object]) -> str:
+    try:
+        await work
+    except HaError as error:
+        return error.code.value
+    return "ok"
 
 
 async def test_who_waits_too_long_for_a_node_to_catch_up_is_told_that_nothing_was_written(

@@ -17,9 +17,10 @@ from ha.core.errors import Code, HaError
 from ha.engine import snapshots
 from ha.engine.committer import CommitOptions
 from ha.engine.database import DatabaseOptions
+from ha.engine.dead_letters import skip
 from ha.engine.snapshots import SnapshotInfo, SnapshotOptions
 from ha.engine.unit import Unit
-from ha.log.api import LogError
+from ha.log.api import LogError, Outgoing
 from ha.log.memory import MemoryBroker, MemoryStream
 from ha.store.connection import Connection
 from ha.store.copying import Copy
@@ -326,6 +327,76 @@ async def test_a_message_without_changes_tells_too_that_one_before_it_never_came
             await settle([one, two])
             assert content(two) == content(one)
             assert len(await two.rows("SELECT * FROM t")) == 2
+
+
+async def test_a_word_that_lets_nodes_pass_tells_too_that_messages_before_never_came(
+    stream: MemoryStream, tmp_path: Path
+) -> None:
+    first, second = await _one_missed(stream, tmp_path)
+    async with node(stream, "n1", first) as one:
+        await one.database.log.publish_one(Outgoing("bad", b"no message"), 5)
+        await eventually(lambda: one.database.committer.halted_at is not None)
+        stream.drop_before(stream.last + 1)
+        await skip(one.database, stream.last)
+        async with node(stream, "n2", second) as two:
+            await eventually(lambda: two.database.not_ready() is not None)
+            await one.run("INSERT INTO t VALUES (2, 'seen')")
+            await one.database.snapshots.take()
+            await settle([one, two])
+            assert content(two) == content(one)
+            assert len(await two.rows("SELECT * FROM t")) == 2
+
+
+@pytest.mark.parametrize("followed", [True, False])
+async def test_a_log_that_begins_with_a_message_nobody_can_read_is_not_whole(
+    stream: MemoryStream, followed: bool
+) -> None:
+    """Whatever stood before it, who joins does not begin with nothing."""
+    async with node(stream) as one:
+        await one.run("CREATE TABLE t(x)")
+        await one.run("INSERT INTO t VALUES (1)")
+        await one.database.snapshots.take()
+        bad = await one.database.log.publish_one(Outgoing("bad", b"no message"), 5)
+        await eventually(lambda: one.database.committer.halted_at is not None)
+        stream.drop_before(bad.sequence)
+        if followed:
+            await skip(one.database, bad.sequence)
+        async with node(stream, "n2") as two:
+            assert await two.rows("SELECT * FROM t") == [(1,)]
+
+
+def says_what_to_do(error: HaError) -> bool:
+    remove = "nats consumer rm ha_replication NAME"
+    return error.code is Code.UNAVAILABLE and remove in (error.hint or "")
+
+
+async def test_a_log_that_has_let_go_of_all_its_messages_is_no_new_one(
+    stream: MemoryStream, tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """Who has lost its file does not open it again beside one that still has the database."""
+    path = tmp_path / "one.db"
+    async with node(stream, path=path) as one:
+        await one.run("CREATE TABLE t(x)")
+        await one.run("INSERT INTO t VALUES ('only here')")
+    stream.drop_before(stream.last + 1)
+    error = pytest.RaisesExc(HaError, match="ha_db_n1", check=says_what_to_do)
+    with pytest.RaisesGroup(error, flatten_subgroups=True):
+        async with node(stream, "n2"):
+            raise AssertionError("it has opened the log again")
+    async with trio.open_nursery() as nursery:
+
+        async def comes_late() -> None:
+            async with node(stream, path=path, options=OPTIONS):
+                await trio.sleep_forever()
+
+        nursery.start_soon(comes_late)
+        async with node(stream, "n2") as two:
+            assert await two.rows("SELECT * FROM t") == [("only here",)]
+        nursery.cancel_scope.cancel()
+    del stream._durables["ha_db_n1"]  # and who has nothing has only its own
+    stream._snapshots.clear()
+    async with node(stream, "n2") as two:  # somebody has said that nobody has it any more
+        await two.run("CREATE TABLE anew(x)")
 
 
 async def test_the_base_of_a_file_with_content_reaches_those_who_join(
