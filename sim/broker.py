@@ -20,6 +20,7 @@ from ha.core.naming import DEFAULT_STREAM
 from ha.log.api import Entry, Outgoing
 from ha.log.js_api import ID_HEADER, split_headers
 from ha.log.nats_wire import encode_headers
+from sim.ageing import told_up_to
 from sim.nats.consumer import Consumer
 from sim.nats.core import Core
 from sim.nats.errors import ApiError
@@ -90,7 +91,8 @@ class Server:
     ``clustered``: there are three, s1 to s3, of which one leads each stream; a consumer without
     replicas lives on one of them, and reads the copy there. ``max_message``: bytes that a message
     of the nodes' stream may have; that is then there before the first node comes, as one that
-    another program has made, and keeps a message for ``max_age`` seconds, 0 for ever.
+    another program has made. It keeps a message for ``max_age`` seconds, 0 for ever; and longer as
+    long as nothing else in the broker tells of it (:mod:`sim.ageing`).
     ``version``: that it says it has. ``clock``: seconds.
     """
 
@@ -156,7 +158,7 @@ class Server:
         self._dead: set[str] = set()
         self._copies: dict[str, dict[str, int]] = {}
         """Of servers that are behind: how far their copy of each stream goes."""
-        if max_message is not None or dedupe_window != 120.0:
+        if max_message is not None or dedupe_window != 120.0 or max_age:
             config = {
                 **DEFAULTS,
                 "name": name,
@@ -168,7 +170,8 @@ class Server:
                 "duplicate_window": int(min(dedupe_window, max_age or dedupe_window) * 1e9),
                 "metadata": {},
             }
-            self.js.create(config)
+            stream = self.js.create(config)
+            stream.may_age = lambda sequence: sequence <= told_up_to(self.js, name)
 
     # --- connections -----------------------------------------------------------------
 

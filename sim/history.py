@@ -98,6 +98,8 @@ class History:
     probes: list[Probe] = field(default_factory=list)
     losses: dict[str, list[float]] = field(default_factory=dict)
     """When a node's disk lost something that it had been given, by node."""
+    rebases: list[float] = field(default_factory=list)
+    """When the operator began to make a file the base."""
     tokens: int = 0
 
     def token(self) -> str:

@@ -28,11 +28,17 @@ async def operate(cluster: Cluster) -> None:
         # Bases that are chosen at two places at once are the operator's own mistake.
         severed = [p for p in cluster.serving() if "adopt" in _named(p)]
         stranded = [p for p in cluster.serving() if _named(p) == ["rebase"]]
-        waited = waited + 1 if len(stranded) == len(cluster.nodes) else 0
+        waited = waited + 1 if stranded and _others_wait(cluster, stranded) else 0
         if severed:
             await _repair(cluster, chance.choice(severed), chance)
         elif waited > 5:  # all wait for another, and none is there
             await _repair(cluster, chance.choice(stranded), chance)
+
+
+def _others_wait(cluster: Cluster, stranded: list[Process]) -> bool:
+    """Each of the others is up, and waits for a snapshot to begin with."""
+    others = [n.process for n in cluster.nodes.values() if n.process not in stranded]
+    return all(p is not None and not p.dead and not p.serving for p in others)
 
 
 def _named(process: Process) -> list[str]:
@@ -70,6 +76,7 @@ def _remember(cluster: Cluster, process: Process) -> None:
             backup.step()
         image = bytearray(memory.serialize("main"))
         image[18:20] = b"\x01\x01"  # it is in WAL mode, in which no file can be in memory
+        cluster.history.rebases.append(cluster.world.clock.now)
         cluster.history.bases[content.digest(memory)] = bytes(image)
     finally:
         memory.close()

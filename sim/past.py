@@ -79,14 +79,12 @@ class Past:
             begin = end
         return out
 
-    def first_era(self, fold: FoldHistory, calls: Sequence[Call]) -> Era:
-        """Until the broker first lost something. What was asked before, and answered after, is
-        without an answer there."""
-        if not self._folds:
-            return Era(fold, list(calls))
-        end = self._times[0]
+    def first_era(self, fold: FoldHistory, calls: Sequence[Call], until: float) -> Era:
+        """Until the broker first lost something, or ``until``. What was asked before, and answered
+        after, is without an answer there."""
+        end = min([*self._times, until])
         return Era(
-            self._folds[0],
+            self._folds[0] if self._folds else fold,
             [c if c.ended < end else replace(c, outcome=GONE) for c in calls if c.begun < end],
         )
 

@@ -80,8 +80,7 @@ class Plan:
     dedupe_window: float = 120.0
     max_payload: int = 1 << 20
     max_age: float = 0.0
-    """Seconds after which the log lets go of a message; 0: never. No seed draws it yet: what some
-    runs with it have shown is not explained (docs/simulator.md)."""
+    """Seconds after which the log lets go of a message (:mod:`sim.ageing`); 0: never."""
     nats_version: str = "2.15.1"
     """Before 2.14 a node's durable consumer is moved by pulling and acknowledging."""
     drift: dict[str, float] = field(default_factory=dict)
@@ -154,6 +153,7 @@ def draw(seed: int, level: str = "default", steps: int | None = None) -> Plan:
         plan,
         asynchronous=_asynchronous(plan),
         lease=_lease(plan),
+        max_age=_max_age(plan),
         nats_version=random.Random(f"{seed}/version").choice(("2.15.1", "2.15.1", "2.10.29")),
         from_snapshot=other.random() < 0.5,
         snapshot_interval=other.choice((0.0, 4.0, 15.0)),
@@ -213,6 +213,16 @@ def _of_servers(plan: Plan, heat: float) -> list[Fault]:
         for kind in ("lag", "server")
         for _ in range(chance.choice((0, 1, 3)))
     ]
+
+
+def _max_age(plan: Plan) -> float:
+    """Only where age alone does not take the last copy: a node that stands alone may lose its disk,
+    or its memory, before the broker has a snapshot."""
+    chance = random.Random(f"{plan.seed}/age")
+    alone = plan.nodes == 1 or plan.synchronous == "OFF"
+    if alone or not plan.durable_broker or chance.random() >= 0.25:
+        return 0.0
+    return chance.uniform(15, 60)
 
 
 def _lease(plan: Plan) -> float:

@@ -393,7 +393,8 @@ class _Judge:
                     f"{label} does not hold the fold of its log at the end (first: the node,"
                     f" second: the oracle):\n{difference(content, fold.content)}"
                 )
-        problems += check_letters(fold, probes, entries)
+        first = 0 if cluster.server.stream is None else cluster.server.stream.first
+        problems += check_letters(fold, probes, entries, first)
         problems += check_answers(fold, calls, history.losses)
         problems += check_reads(fold, calls)
         alone = cluster.plan.writers == "one" or bool(cluster.plan.lease)
@@ -410,7 +411,8 @@ class _Judge:
         if "undo" in plan.workloads and not (self._cluster.server.losses and plan.asynchronous):
             for era in past.eras(fold, calls):
                 problems += check_undos(era.fold, era.calls, complete=not plan.max_age)
-        first = past.first_era(fold, calls)
+        rebased = min(self._cluster.history.rebases, default=float("inf"))
+        first = past.first_era(fold, calls, rebased)
         if plan.lease:
             problems += check_reads(first.fold, with_latest(first.calls))
             problems += check_registers(first.calls, range(Registers.keys))

@@ -9,9 +9,15 @@ from sim.history import Probe
 
 
 def check_letters(
-    history: FoldHistory, probes: Sequence[Probe], entries: Sequence[tuple[int, bytes]]
+    history: FoldHistory,
+    probes: Sequence[Probe],
+    entries: Sequence[tuple[int, bytes]],
+    first: int,
 ) -> list[str]:
-    """Every file that is beyond a skipped message keeps it among its dead letters, as it came."""
+    """Every file that is beyond a skipped message keeps it among its dead letters, as it came.
+
+    ``first``: the log has let go of what stands before; who came after that may never have met it.
+    """
     problems: list[str] = []
     payloads = dict(entries)
     skipped = [s for s, m in history.meanings.items() if m.verdict == "skipped"]
@@ -22,6 +28,8 @@ def check_letters(
         kept = {sequence: (state, message) for sequence, state, message in probe.letters}
         for sequence in skipped:
             if not base < sequence <= probe.sequence:
+                continue
+            if sequence < first and sequence not in kept:
                 continue
             if kept.get(sequence) != ("skipped", payloads[sequence]):
                 problems.append(

@@ -94,6 +94,8 @@ class Stream:
         self.last_ns = 0
         self.bytes = 0
         self.changed: Callable[[], None] = lambda: None
+        self.may_age: Callable[[int], bool] = lambda _: True
+        """For scripts: says of a sequence that is too old whether it goes. With NATS it does."""
         self._now_ns = now_ns
         self._time = time
         self._at = at
@@ -319,7 +321,7 @@ class Stream:
         gone = [n for n, until in self._until.items() if until <= now]
         if max_age:
             for sequence in self._order:
-                if self._since[sequence] + max_age > now:
+                if self._since[sequence] + max_age > now or not self.may_age(sequence):
                     break
                 if sequence not in self._until:
                     gone.append(sequence)

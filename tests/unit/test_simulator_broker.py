@@ -27,6 +27,7 @@ class World:
         trace = Trace(time=trio.current_time)
         self.server = Server(self.timeline, random.Random(1), trace, **options)  # type: ignore[arg-type]
         self.links: dict[str, Link] = {}
+        self.brokers: dict[str, JetStreamBroker] = {}
 
     @asynccontextmanager
     async def log(self, node: str) -> AsyncIterator[Log]:
@@ -39,6 +40,7 @@ class World:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.timeline.run)
             async with JetStreamBroker(options, rng=random.Random(node), dialer=dialer) as broker:
+                self.brokers[node] = broker
                 yield await broker.log(DB)
             nursery.cancel_scope.cancel()
 
@@ -253,3 +255,32 @@ async def test_a_floor_above_the_end_of_the_stream_is_none(autojump_clock: MockC
             with pytest.raises(LogReset) as reset, trio.fail_after(60):
                 await subscription.receive()
         assert reset.value.reason is ResetReason.TRUNCATED
+
+
+@pytest.mark.parametrize("how", ["a consumer was moved", "a snapshot holds it"])
+async def test_a_log_that_ages_keeps_what_nothing_else_tells_of(
+    how: str, autojump_clock: MockClock
+) -> None:
+    world = World(max_age=10.0)
+
+    def held() -> list[int]:
+        assert world.server.stream is not None
+        world.server.stream.expire()
+        return world.server.stream.sequences()
+
+    async with world.log("n1") as log:
+        await publish(log, range(3))
+        await trio.sleep(60)
+        assert held() == [1, 2, 3]
+        moved = how == "a consumer was moved"
+        if moved:
+            await log.mark(2)
+            await trio.sleep(60)
+            assert held() == [1, 2, 3]  # there is no snapshot at all
+        await world.brokers["n1"].put_snapshot(DB, _chunks(), {"seq": "1" if moved else "2"})
+        await trio.sleep(60)
+        assert held() == [3]
+
+
+async def _chunks() -> AsyncIterator[bytes]:
+    yield b"content"
