@@ -440,7 +440,14 @@ class Committer:
             return not self._log.connected
         if self._turns or not self._queue[0].drains:
             return False
-        return not self._log.connected or self._relay.outbox.depth > 0
+        return not self._log.connected or self._waits(self._relay.outbox)
+
+    def _waits(self, outbox: Outbox) -> bool:
+        """Does anything wait for the log, or can the file not be asked?"""
+        try:
+            return outbox.waits(self._fold.connection)
+        except apsw.Error:
+            return True
 
     def _is_behind(self) -> bool:
         return self.applied < self.end_seen
@@ -1107,7 +1114,7 @@ class Committer:
         try:
             for unit in units:
                 if unit.captured is not None:
-                    after = self._tentative if outbox.depth else None
+                    after = self._tentative if outbox.waits(connection) else None
                     unit.messages = await self._encode(unit, after)
                     outbox.add(connection, unit.messages)
                     self._tentative = unit.number
@@ -1136,8 +1143,8 @@ class Committer:
         outbox: Outbox, connection: Connection, units: list[Unit], error: HaError
     ) -> bool:
         """Does the file hold a batch whose COMMIT failed, or can it not be asked?"""
+        outbox.rolled_back(connection)
         try:
-            outbox.count(connection)
             ids = [unit.last_id for unit in units if unit.last_id is not None]
             return bool(ids) and outbox.transaction_of(connection, ids[-1]) is not None
         except apsw.Error as problem:
@@ -1153,7 +1160,7 @@ class Committer:
             with synced(connection), connection.writing():
                 relay.outbox.renumber(connection, self._next_origin, self._log.max_payload)
         except (apsw.Error, HaError) as problem:
-            relay.outbox.count(connection)
+            relay.outbox.rolled_back(connection)
             await self._stuck(from_sqlite(problem))
             return
         self._fold.suffix.misplaced = False

@@ -101,7 +101,7 @@ class Relay:
                 since = trio.current_time()
 
     def _first(self) -> int:
-        if not self.outbox.depth:
+        if not self.outbox.may_wait:
             return 0
         return int(self._reader.execute("SELECT min(position) FROM ha_outbox") or 0)
 

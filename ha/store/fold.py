@@ -8,7 +8,6 @@ function of them alone: no clock, no node, no luck. Rules for rows stand in
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -195,8 +194,7 @@ class Fold:
         except BaseException as error:
             connection.rollback()
             if self._outbox is not None:
-                with suppress(apsw.Error):
-                    self._outbox.count(connection)
+                self._outbox.rolled_back(connection)
             if isinstance(error, Exception) and not isinstance(error, HaError):
                 raise connection.translated(error) from error
             raise
@@ -252,9 +250,9 @@ class Fold:
     def _next(self, entry: Entry, skipped: bool) -> Folded:
         """Apply one message under the suffix, if there is one."""
         outbox = self._outbox
-        if outbox is None or not outbox.depth:
-            return self._skip(entry) if skipped else self._one(entry)
         connection = self._connection
+        if outbox is None or not outbox.waits(connection):
+            return self._skip(entry) if skipped else self._one(entry)
         suffix = self.suffix
         transaction = outbox.transaction_of(connection, entry.message_id)
         # What an interceptor makes of a message is not what executing it did.

@@ -9,8 +9,11 @@ are applied, and it is applied again; when its own first message arrives, it is 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
+
+import apsw
 
 from ha.core.changeset import Change, ChangeSet, Identify, Operation, Origin, decode, encode
 from ha.core.inverse import inverse_changes, inverse_sequences
@@ -40,17 +43,36 @@ class Outbox:
 
     def __init__(self, connection: Connection) -> None:
         self.depth = 0
+        self._counted = True
         self._last = 0
         """The greatest position given: none is given twice, since who sends goes by them."""
         self.count(connection)
 
     def count(self, connection: Connection) -> None:
-        """Read ``depth``, the number of waiting messages, again."""
+        """Read ``depth``, the number of waiting messages, again. Raises apsw.Error."""
         self.depth = int(connection.execute("SELECT count(*) FROM ha_outbox"))
+        self._counted = True
+
+    def rolled_back(self, connection: Connection) -> None:
+        """A transaction in which it was changed: ``depth`` is read again as soon as that can be."""
+        self._counted = False
+        with suppress(apsw.Error):
+            self.count(connection)
+
+    @property
+    def may_wait(self) -> bool:
+        """Does anything wait, as far as is known?"""
+        return self.depth > 0 or not self._counted
+
+    def waits(self, connection: Connection) -> bool:
+        """Does anything wait? Raises apsw.Error when that must be read and cannot be."""
+        if not self._counted:
+            self.count(connection)
+        return self.depth > 0
 
     def transactions(self, connection: Connection) -> int:
         """How many transactions wait."""
-        if not self.depth:
+        if not self.may_wait:
             return 0
         return int(connection.execute("SELECT count(DISTINCT transaction_id) FROM ha_outbox"))
 
@@ -122,7 +144,7 @@ class Outbox:
 
     def all_rows(self, connection: Connection) -> list[tuple[object, ...]]:
         """All that waits, for :meth:`put_back`."""
-        if not self.depth:
+        if not self.waits(connection):
             return []
         return connection.raw.execute("SELECT * FROM ha_outbox ORDER BY position").fetchall()
 

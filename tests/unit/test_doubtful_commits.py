@@ -176,3 +176,47 @@ async def test_a_doubtful_commit_before_the_log_has_it_is_told_so(
             assert await node.rows("SELECT id FROM t") == [(1,), (2,), (3,)]
         assert one.database.relay is not None
         assert one.database.relay.outbox.depth == 0
+
+
+async def test_an_outbox_that_cannot_be_counted_after_a_failed_commit_forgets_nothing(
+    autojump_clock: MockClock,
+) -> None:
+    """What the log has waits no longer, or it would be published once more under new numbers."""
+    stream = MemoryStream(epoch="test")
+    asynchronous = replace(OPTIONS, commit=replace(FAST, asynchronous=True))
+    async with (
+        MemoryBroker(stream, node="n1") as broker,
+        open_node("n1", broker, options=asynchronous) as one,
+        MemoryBroker(stream, node="n2") as other,
+        open_node("n2", other) as two,
+    ):
+        await one.run("CREATE TABLE t(id INTEGER PRIMARY KEY, x)")
+        await settle([one, two])
+        fail_to_apply_and_to_count(one.database.fold.connection)
+        await one.run("INSERT INTO t VALUES (1, 'x')")
+        await settle([one, two])
+        assert one.database.store.executor.execute("SELECT count(*) FROM ha_outbox") == 0
+        await two.run("UPDATE t SET x = 'y'")
+        await settle([one, two])
+        assert await one.rows("SELECT * FROM t") == [(1, "y")]
+        assert dump(one.database.store.path) == dump(two.database.store.path)
+
+
+def fail_to_apply_and_to_count(connection: Connection) -> None:
+    """The next COMMIT that takes a message out of the outbox fails, and does not stand; nor can
+    it be read then."""
+    execute = connection.execute
+    removed = broken = False
+
+    def failing(sql, params=None):  # type: ignore[no-untyped-def]
+        nonlocal removed, broken
+        if broken and sql == "SELECT count(*) FROM ha_outbox":
+            connection.execute = execute  # type: ignore[method-assign]
+            raise apsw.IOError("disk I/O error")
+        removed = removed or sql.startswith("DELETE FROM ha_outbox")
+        if removed and not broken and sql == "COMMIT":
+            broken = True
+            raise apsw.IOError("disk I/O error")
+        return execute(sql, params)
+
+    connection.execute = failing  # type: ignore[method-assign]
