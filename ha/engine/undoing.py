@@ -33,6 +33,8 @@ from ha.store.revert import MOST_OBSTACLES, Reverter, prepare, schema_change, sh
 from ha.store.sqlite_errors import from_sqlite
 
 _TRIES = 5
+_PATIENCE = 120.0
+"""Seconds after which no other try begins: each reads the history anew."""
 """Times that the plan is made from the start."""
 _MOST_STATEMENTS = 1_000
 _SHOWN_OBSTACLES = 10
@@ -85,13 +87,16 @@ async def undo(
         return UndoReport(dry_run=dry_run)
     await history.require(first)
     request = Request(mode, first, rows)
+    until = trio.current_time() + _PATIENCE
+    tries = 0
     async with database.limiter:
-        for _ in range(_TRIES):
+        while True:
+            tries += 1
             try:
                 return await _Undo(database, request, dry_run, request_id).run()
-            except _PlanAgain as error:
-                last = error
-    raise last
+            except _PlanAgain:
+                if tries == _TRIES or trio.current_time() >= until:
+                    raise
 
 
 async def _catch_up(database: Database) -> None:

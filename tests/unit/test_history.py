@@ -6,11 +6,13 @@ from dataclasses import replace
 
 import pytest
 import trio
+from trio.testing import MockClock
 
 from ha.core.changeset import Origin, decode, encode
 from ha.core.errors import Code, HaError
 from ha.core.since import Since
 from ha.core.undo import Mode
+from ha.engine import undoing
 from ha.engine.api import Statement
 from ha.log.api import Outgoing
 from ha.log.memory import MemoryBroker, MemoryStream
@@ -401,3 +403,25 @@ async def test_an_undo_whose_transaction_was_under_way_with_forgotten_ones_is_re
         assert refused.value.code is Code.NOT_FOUND
         assert f"written from {seen + 1} on" in refused.value.message
         assert await node.rows("SELECT x FROM t") == [("c",)]
+
+
+@pytest.mark.parametrize(("seconds", "expected"), [(1, 5), (70, 2)])
+async def test_an_undo_that_others_overtake_again_and_again_gives_up(
+    seconds: float, expected: int, monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+) -> None:
+    """Where reading the history takes long, after fewer tries: somebody waits for an answer."""
+    tries = 0
+
+    async def overtaken(undo: undoing._Undo) -> undoing.UndoReport:
+        nonlocal tries
+        tries += 1
+        await trio.sleep(seconds)
+        raise undoing._PlanAgain
+
+    monkeypatch.setattr(undoing._Undo, "run", overtaken)
+    async with open_cluster(1) as [node]:
+        await node.run("CREATE TABLE t(x)")
+        with pytest.raises(HaError) as info:
+            await node.run("UNDO")
+    assert info.value.code is Code.SERIALIZATION_FAILURE
+    assert tries == expected
