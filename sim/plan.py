@@ -227,7 +227,7 @@ def _max_age(plan: Plan) -> float:
 
 def _lease(plan: Plan) -> float:
     chance = random.Random(f"{plan.seed}/lease")
-    if chance.random() >= 0.2 or plan.writers == "one" or _asynchronous(plan):
+    if chance.random() >= 0.3 or plan.writers == "one" or _asynchronous(plan):
         return 0.0
     return chance.choice((0.5, 2.0, 5.0))
 

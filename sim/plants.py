@@ -355,6 +355,12 @@ PLANTS: tuple[Plant, ...] = (
         ),
     ),
     _plant(
+        "forgotten-unnoticed",
+        "a node goes on behind messages that the log has let go of, as if there had been none",
+        ("ha.engine.recovery:_serves", "info is not None and ", "False and info is not None and "),
+        ("ha.engine.recovery:_forgotten_position", "best if best > applied else None", "None"),
+    ),
+    _plant(
         "two-leaders",
         "a leader that was cut off goes on when its lease is over, and asks no log whether it may",
         *_LEASE_WITHOUT_END,
@@ -401,15 +407,6 @@ PLANTS: tuple[Plant, ...] = (
             "ha.log.jetstream:JetStreamLog.history",
             "for _ in range(_BY_LEADER):",
             "return\n            for _ in range(_BY_LEADER):",
-        ),
-    ),
-    _plant(
-        "revision-unchecked",
-        "a leader's lease is written over whoever holds it",
-        (
-            "ha.log.keys:JetStreamKeys.update",
-            "{js_api.EXPECT_HEADER: str(revision)}",
-            "{}",
         ),
     ),
     _plant(
