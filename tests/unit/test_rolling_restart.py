@@ -22,6 +22,7 @@ class Client(threading.Thread):
         super().__init__(daemon=True)
         self.urls = [node.url for node in nodes]
         self.written = 0
+        self._progress = threading.Condition()
         self.seen: Counter[str] = Counter()
         self.failure: str | None = None
         self.longest = 0.0
@@ -33,6 +34,12 @@ class Client(threading.Thread):
             self._write(self.written + 1, began + 60)
             self.longest = max(self.longest, time.monotonic() - began)
 
+    def goes_on(self, rows: int) -> bool:
+        """Wait until that many more are written; False if they are not in a minute."""
+        with self._progress:
+            wanted = self.written + rows
+            return self._progress.wait_for(lambda: self.written >= wanted, 60)
+
     def _write(self, number: int, deadline: float) -> None:
         attempt = number
         while time.monotonic() < deadline:
@@ -40,7 +47,9 @@ class Client(threading.Thread):
             outcome = self._try(self.urls[attempt % len(self.urls)], number)
             self.seen[outcome] += 1
             if outcome in ("ok", "unique_violation after doubt"):
-                self.written = number
+                with self._progress:
+                    self.written = number
+                    self._progress.notify_all()
                 return
             if outcome not in RETRIED and outcome not in ("gone", "outcome_unknown"):
                 break
@@ -68,13 +77,14 @@ def test_a_rolling_restart_under_load(tmp_path: Path) -> None:
         client = Client(list(nodes.values()))
         client.start()
         for node in nodes.values():
+            assert client.goes_on(5), (client.failure, client.seen)
             assert node.stop(60) == 0
             node.start()
             node.wait_ready()
+        assert client.goes_on(5), (client.failure, client.seen)
         client.stop.set()
         client.join(90)
         assert client.failure is None, (client.failure, client.seen)
-        assert client.written > 20
         expected = [[n] for n in range(1, client.written + 1)]
         for node in nodes.values():
             node.wait_rows("SELECT id FROM t ORDER BY id", expected)
