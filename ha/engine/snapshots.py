@@ -92,7 +92,7 @@ async def newest_of(log: Log, broker: Broker, database_id: str) -> SnapshotInfo 
     if info.digest is not None:
         try:
             await check_message(log, info.sequence, bytes.fromhex(info.digest))
-        except Mismatch:
+        except (Mismatch, ValueError):  # or its header is no digest at all
             return None
     return info
 

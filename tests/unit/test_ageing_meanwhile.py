@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -76,6 +76,20 @@ async def test_a_snapshot_whose_last_message_has_just_grown_too_old_is_one_of_th
         found = await newest_of(node.database.log, broker, "ha.db")
         assert found is not None
         assert found.sequence == applied
+
+
+async def test_a_snapshot_whose_digest_is_none_is_not_taken() -> None:
+    """Anybody may write into the object store."""
+
+    async def chunks() -> AsyncIterator[bytes]:
+        yield b"content"
+
+    stream = MemoryStream(epoch="one")
+    async with MemoryBroker(stream, node="n1") as broker, open_node("n1", broker) as node:
+        applied = await _fill(node)
+        headers = {"seq": str(applied), "epoch": "one", "digest": "no digest"}
+        await broker.put_snapshot("ha.db", chunks(), headers)
+        assert await newest_of(node.database.log, broker, "ha.db") is None
 
 
 async def test_a_node_joins_a_log_whose_beginning_has_just_grown_too_old(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +16,7 @@ from ha.engine.database import DatabaseOptions
 from ha.log.api import Entry
 from ha.log.memory import MemoryBroker, MemoryStream, MemorySubscription
 from tests.support.cluster import OPTIONS, TestNode, open_node, settle
+from tests.support.simulated import outcome
 
 PATIENT = replace(OPTIONS, commit=replace(OPTIONS.commit, publish_timeout=2.0))
 ASYNC = replace(OPTIONS, commit=replace(OPTIONS.commit, asynchronous=True))
@@ -53,6 +54,21 @@ async def starting(
         open_node("n1", broker, folder / "ha.db", seed=1, options=options) as node,
     ):
         yield node
+
+
+@asynccontextmanager
+async def both(
+    stream: MemoryStream, folder: Path
+) -> AsyncIterator[tuple[MemoryBroker, TestNode, TestNode]]:
+    """n1 on its file, with its broker, and n2, at the end of the log."""
+    async with (
+        MemoryBroker(stream, node="n1") as broker,
+        MemoryBroker(stream, node="n2") as other,
+        open_node("n1", broker, folder / "ha.db", seed=1) as one,
+        open_node("n2", other, seed=1) as two,
+    ):
+        await settle([one, two])
+        yield broker, one, two
 
 
 @pytest.fixture
@@ -104,13 +120,7 @@ async def test_what_a_node_writes_when_it_is_back_has_seen_what_others_wrote(
     autojump_clock: MockClock,
 ) -> None:
     slow.on = False
-    async with (
-        MemoryBroker(stream, node="n1") as broker,
-        MemoryBroker(stream, node="n2") as other,
-        open_node("n1", broker, tmp_path / "ha.db", seed=1) as one,
-        open_node("n2", other, seed=1) as two,
-    ):
-        await settle([one, two])
+    async with both(stream, tmp_path) as (broker, one, two):
         slow.on = True
         broker.connected = False
         await two.run("UPDATE counter SET n = n + 1")
@@ -149,13 +159,7 @@ async def test_what_the_log_has_forgotten_meanwhile_is_seen_before_a_node_commit
     autojump_clock: MockClock,
 ) -> None:
     slow.on = False
-    async with (
-        MemoryBroker(stream, node="n1") as broker,
-        MemoryBroker(stream, node="n2") as other,
-        open_node("n1", broker, tmp_path / "ha.db", seed=1) as one,
-        open_node("n2", other, seed=1) as two,
-    ):
-        await settle([one, two])
+    async with both(stream, tmp_path) as (broker, one, two):
         slow.on = True
         session = one.session()
         await session.execute("BEGIN")
@@ -165,7 +169,7 @@ async def test_what_the_log_has_forgotten_meanwhile_is_seen_before_a_node_commit
         await two.database.snapshots.take()
         stream.drop_before(stream.last + 1)
         broker.connected = True
-        assert await _outcome(session.execute("COMMIT")) == "not_written"
+        assert await outcome(session.execute("COMMIT")) == "not_written"
         await _increment_in_time(one, interactive=False)
         slow.end()
         await settle([one, two])
@@ -185,16 +189,8 @@ async def _increment(node: TestNode, interactive: bool) -> None:
 
 async def _increment_in_time(node: TestNode, interactive: bool) -> None:
     """While it is brought up by a snapshot it refuses."""
-    while await _outcome(_increment(node, interactive)) == "unavailable":  # noqa: ASYNC110
+    while await outcome(_increment(node, interactive)) == "unavailable":  # noqa: ASYNC110
         await trio.sleep(0.1)
-
-
-async def _outcome(work: Awaitable[object]) -> str:
-    try:
-        await work
-    except HaError as error:
-        return error.code.value
-    return "ok"
 
 
 async def test_who_waits_too_long_for_a_node_to_catch_up_is_told_that_nothing_was_written(
